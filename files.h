@@ -1,0 +1,379 @@
+/* files.h: what every program here needs before any model: errors, memory, options, files.
+ *
+ * What to know first:
+ *  - Every reader is a function over (buffer, length). It returns false and fills an Error instead
+ *    of exiting, never trusts a count or an offset before comparing it with the bytes that are
+ *    there, and can therefore be fuzzed. Only programs call die().
+ *  - Nobody ever sees half a file: output goes to a temporary name, is flushed, then renamed.
+ *
+ * Sections: 1 errors and memory, 2 numbers on the command line, 3 checksum, 4 files in,
+ * 5 files out. Compiles as C11 and as C++17 (the .cu files include it).
+ * Tests: tests/test_format.c, tests/badinput.py. */
+#ifndef OC_FILES_H
+#define OC_FILES_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* O_NONBLOCK, mkstemp, MAP_* under -std=c11 */
+#endif
+#include <ctype.h>  /* isspace */
+#include <errno.h>  /* errno, ERANGE */
+#include <fcntl.h>  /* open */
+#include <math.h>   /* isfinite */
+#include <signal.h> /* sigaction: remove a half-written file on Ctrl-C */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h> /* mmap */
+#include <sys/stat.h> /* fstat */
+#include <unistd.h>   /* read, write, fsync, close */
+
+#define OC_VERSION "0.1.0"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "opencoder.c reads its little-endian files in place: this machine is big-endian"
+#endif
+#if SIZE_MAX < UINT64_MAX
+#error "opencoder.c maps whole models into memory: it needs a 64-bit machine"
+#endif
+
+#if defined(__GNUC__)
+#define OC_PRINTF(fmt, args) __attribute__((format(printf, fmt, args), unused))
+#define OC_UNUSED            __attribute__((unused))
+#define OC_NORETURN          __attribute__((noreturn))
+#else
+#define OC_PRINTF(fmt, args)
+#define OC_UNUSED
+#define OC_NORETURN
+#endif
+#define OC_API static inline OC_UNUSED
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. Errors and memory
+ * A message reads "<file or option>: <what was found>, <what was expected>[; hint]". Readers put
+ * the part behind the file name into an Error; programs add the name and die. Exit codes: 0 ok,
+ * 1 bad data or system failure, 2 usage, 130 after Ctrl-C. */
+
+typedef struct {
+    char text[512];
+} Error;
+
+/* Fills e and returns false, so that a reader can say `return fail(e, "...")`. */
+OC_API OC_PRINTF(2, 3) bool fail(Error *e, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(e->text, sizeof e->text, fmt, args);
+    va_end(args);
+    return false;
+}
+
+OC_API OC_NORETURN void die_v(int code, const char *fmt, va_list args, const char *hint) {
+    fflush(stdout); /* text already produced comes before the message */
+    fputs("error: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fprintf(stderr, "%s\n", hint);
+    exit(code);
+}
+
+/* Bad data or a failing system: one line on stderr, exit code 1. */
+OC_API OC_PRINTF(1, 2) OC_NORETURN void die(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    die_v(1, fmt, args, "");
+    va_end(args);
+}
+
+/* A wrong command line: one line on stderr, exit code 2. */
+OC_API OC_PRINTF(1, 2) OC_NORETURN void die_usage(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    die_v(2, fmt, args, "; try -h");
+    va_end(args);
+}
+
+/* Zeroed memory for n things of `size` bytes, or death that says for what. n = 0 gives one byte. */
+OC_API void *xcalloc(size_t n, size_t size, const char *what) {
+    void *p = calloc(n ? n : 1, size ? size : 1);
+    if (!p) die("%s: out of memory, %zu x %zu bytes were needed", what, n, size);
+    return p;
+}
+
+OC_API void *xrealloc(void *p, size_t n, size_t size, const char *what) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || !(p = realloc(p, bytes ? bytes : 1)))
+        die("%s: out of memory, %zu x %zu bytes were needed", what, n, size);
+    return p;
+}
+
+/* a * b in *out; false when the product does not fit: what a file header says may be a lie. */
+OC_API bool mul_size(uint64_t a, uint64_t b, uint64_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+OC_API bool add_size(uint64_t a, uint64_t b, uint64_t *out) {
+    return !__builtin_add_overflow(a, b, out);
+}
+
+/* Bytes that live elsewhere (in a mapped file, say) and may contain NUL: print %.*s with STR(s). */
+typedef struct {
+    const char *s;
+    size_t n;
+} Str;
+#define STR(x) (int)((x).n < 80 ? (x).n : 80), (x).s /* messages quote at most 80 bytes */
+
+OC_API Str str_of(const char *s) {
+    Str r = { s, strlen(s) };
+    return r;
+}
+OC_API bool str_is(Str a, const char *b) { return a.n == strlen(b) && !memcmp(a.s, b, a.n); }
+OC_API int str_cmp(Str a, Str b) {
+    int c = memcmp(a.s, b.s, a.n < b.n ? a.n : b.n);
+    return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+/* A growing run of bytes. `data` always has a NUL behind its n bytes once anything was added. */
+typedef struct {
+    char *data;
+    size_t n, cap;
+} Buf;
+
+OC_API void buf_add(Buf *b, const void *bytes, size_t n) {
+    if (b->cap - b->n < n + 1) {
+        b->cap = (b->n + n + 1) * 3 / 2 + 64;
+        b->data = (char *)xrealloc(b->data, b->cap, 1, "buffer");
+    }
+    if (n) memcpy(b->data + b->n, bytes, n);
+    b->data[b->n += n] = 0;
+}
+
+OC_API OC_PRINTF(2, 3) void buf_printf(Buf *b, const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof line) die("message: %d bytes, at most 1023 were expected", n);
+    buf_add(b, line, (size_t)n);
+}
+
+OC_API void buf_free(Buf *b) {
+    free(b->data);
+    b->data = NULL;
+    b->n = b->cap = 0;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. Numbers on the command line: the whole text must be a number within the limits, or exit 2. */
+
+OC_API long long parse_int(const char *option, const char *text, long long min, long long max) {
+    char *end = NULL;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end || errno || isspace((unsigned char)*text) || v < min || v > max)
+        die_usage("%s: '%s', expected a whole number from %lld to %lld", option, text, min, max);
+    return v;
+}
+
+OC_API double parse_float(const char *option, const char *text, double min, double max) {
+    char *end = NULL;
+    double v = strtod(text, &end);
+    if (end == text || *end || isspace((unsigned char)*text) || !isfinite(v) || v < min || v > max)
+        die_usage("%s: '%s', expected a number from %g to %g", option, text, min, max);
+    return v;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. CRC32C (Castagnoli, the checksum of iSCSI and ext4): eight tables, eight bytes a step. */
+
+OC_API uint32_t crc32c(uint32_t crc, const void *data, size_t n) {
+    static uint32_t table[8][256];
+    static bool ready;
+    if (!ready) {
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t c = i;
+            for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
+            table[0][i] = c;
+        }
+        for (int t = 1; t < 8; t++)
+            for (int i = 0; i < 256; i++)
+                table[t][i] = (table[t - 1][i] >> 8) ^ table[0][table[t - 1][i] & 255];
+        ready = true;
+    }
+    const uint8_t *p = (const uint8_t *)data;
+    crc = ~crc;
+    for (; n >= 8; n -= 8, p += 8) {
+        uint32_t lo, hi;
+        memcpy(&lo, p, 4);
+        memcpy(&hi, p + 4, 4);
+        lo ^= crc;
+        crc = table[7][lo & 255] ^ table[6][lo >> 8 & 255] ^ table[5][lo >> 16 & 255] ^
+              table[4][lo >> 24] ^ table[3][hi & 255] ^ table[2][hi >> 8 & 255] ^
+              table[1][hi >> 16 & 255] ^ table[0][hi >> 24];
+    }
+    while (n--) crc = (crc >> 8) ^ table[0][(crc ^ *p++) & 255];
+    return ~crc;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. Files in */
+
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+} Map;
+
+/* Maps a regular, non-empty file read-only. Opening with O_NONBLOCK keeps a FIFO from hanging. */
+OC_API bool map_file(Map *m, const char *path, Error *e) {
+    m->data = NULL;
+    m->size = 0;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return fail(e, "cannot open: %s", strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return fail(e, "not a regular file, expected a file that can be mapped");
+    }
+    if (st.st_size == 0) {
+        close(fd);
+        return fail(e, "file is empty (0 bytes)");
+    }
+    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    int saved = errno;
+    close(fd);
+    if (p == MAP_FAILED)
+        return fail(e, "cannot map %lld bytes: %s", (long long)st.st_size, strerror(saved));
+    m->data = (const uint8_t *)p;
+    m->size = (size_t)st.st_size;
+    return true;
+}
+
+OC_API void unmap_file(Map *m) {
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    m->data = NULL;
+    m->size = 0;
+}
+
+/* Reads an open descriptor (a file, a pipe, stdin) to its end, appending to b. */
+OC_API bool read_all(int fd, Buf *b, Error *e) {
+    char part[65536];
+    for (;;) {
+        ssize_t n = read(fd, part, sizeof part);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail(e, "cannot read: %s", strerror(errno));
+        if (n == 0) return true;
+        buf_add(b, part, (size_t)n);
+    }
+}
+
+/* A bounds-checked place in a buffer. Every reader of binary data is written with these two. */
+typedef struct {
+    const uint8_t *p, *end;
+} Cursor;
+
+OC_API bool take(Cursor *c, void *out, size_t n) {
+    if ((size_t)(c->end - c->p) < n) return false;
+    memcpy(out, c->p, n);
+    c->p += n;
+    return true;
+}
+
+OC_API const uint8_t *take_bytes(Cursor *c, uint64_t n) { /* NULL when fewer than n are left */
+    if ((uint64_t)(c->end - c->p) < n) return NULL;
+    const uint8_t *p = c->p;
+    c->p += n;
+    return p;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 5. Files out: nobody ever sees half a file. Bytes go to PATH.tmp-PID in the same directory, which
+ * out_commit flushes to disk and renames to PATH; an exit or a signal before that removes it. */
+
+typedef struct {
+    int fd;
+    const char *path;
+    uint64_t pos;
+} OutFile;
+
+static char oc_unfinished[4096] OC_UNUSED; /* the temporary name, "" when there is none */
+
+OC_API void out_remove_unfinished(void) {
+    if (oc_unfinished[0]) unlink(oc_unfinished);
+    oc_unfinished[0] = 0;
+}
+
+OC_API void out_signal(int sig) {
+    out_remove_unfinished();
+    _exit(128 + sig);
+}
+
+OC_API void out_open(OutFile *o, const char *path) {
+    static bool registered;
+    struct stat st;
+    if (!registered && atexit(out_remove_unfinished)) die("%s: cannot register a clean-up", path);
+    registered = true;
+    if (!stat(path, &st) && !S_ISREG(st.st_mode))
+        die("%s: exists and is not a regular file, expected a file that may be replaced", path);
+    int n = snprintf(oc_unfinished, sizeof oc_unfinished, "%s.tmp-%ld", path, (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof oc_unfinished) {
+        oc_unfinished[0] = 0;
+        die("%.60s...: name of %zu bytes, too long", path, strlen(path));
+    }
+    o->fd = open(oc_unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (o->fd < 0) {
+        int saved = errno;
+        oc_unfinished[0] = 0;
+        die("%s: cannot create: %s", path, strerror(saved));
+    }
+    int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    for (int i = 0; i < 3; i++) signal(signals[i], out_signal);
+    o->path = path;
+    o->pos = 0;
+}
+
+/* Writes n bytes at offset `at`; a full disk or a failing device ends the program. */
+OC_API void out_write_at(OutFile *o, uint64_t at, const void *bytes, size_t n) {
+    const char *p = (const char *)bytes;
+    while (n) {
+        ssize_t k = pwrite(o->fd, p, n, (off_t)at);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0)
+            die("%s: cannot write at byte %llu: %s", o->path, (unsigned long long)at,
+                k ? strerror(errno) : "nothing was written");
+        p += k;
+        at += (uint64_t)k;
+        n -= (size_t)k;
+    }
+}
+
+OC_API void out_write(OutFile *o, const void *bytes, size_t n) {
+    out_write_at(o, o->pos, bytes, n);
+    o->pos += n;
+}
+
+/* fsync the file, rename it into place, fsync the directory: in this order, so that after a power
+ * cut there is either the old file or the whole new one. */
+OC_API void out_commit(OutFile *o) {
+    if (fsync(o->fd) || close(o->fd)) die("%s: cannot flush to disk: %s", o->path, strerror(errno));
+    if (rename(oc_unfinished, o->path))
+        die("%s: cannot rename into place: %s", o->path, strerror(errno));
+    oc_unfinished[0] = 0;
+    const char *slash = strrchr(o->path, '/');
+    Buf dir = { NULL, 0, 0 };
+    buf_add(&dir, slash ? o->path : ".", slash ? (size_t)(slash - o->path) + 1 : 1);
+    int fd = open(dir.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd); /* some file systems refuse it for directories */
+        close(fd);
+    }
+    buf_free(&dir);
+}
+
+/* The last thing a program does with stdout: a full disk or a closed pipe is not a success. */
+OC_API void close_stdout(void) {
+    bool bad = ferror(stdout) || fflush(stdout);
+    if (bad && errno != EPIPE) die("stdout: cannot write: %s", strerror(errno));
+    if (bad) exit(1);
+}
+
+#endif
