@@ -82,10 +82,8 @@ OC_API size_t tensor_bytes(const Tensor *t) {
  * 2. Reading
  *
  *   "GGUF" | version u32 | number of tensors u64 | number of keys u64
- * keys:     name (u64 length, bytes) | value type u32 | value          (arrays: item type, count,
- * items)
- * tensors:  name | number of dimensions u32 | dimensions u64, fastest first | type u32 | offset
- * u64
+ *   keys:     name (u64 length, bytes) | value type u32 | value (arrays: item type, count, items)
+ *   tensors:  name | n_dims u32 | dimensions u64, fastest first | type u32 | offset u64
  *   padding to `general.alignment` (32) | tensor data, every tensor aligned the same way */
 
 enum {
@@ -133,7 +131,7 @@ OC_API int name_cmp(const void *a, const void *b) {
     return str_cmp(**(Str *const *)a, **(Str *const *)b);
 }
 
-/* Sorts pointers to the names that open the n structs of `size` bytes; fails on a name seen twice. */
+/* Sorts pointers to the names that open n structs of `size` bytes; fails on a name seen twice. */
 OC_API bool name_index(const Str ***index, void *things, uint64_t n, size_t size, const char *what,
                        Error *e) {
     *index = (const Str **)xcalloc(n, sizeof **index, "index of names");
@@ -221,7 +219,7 @@ OC_API bool gguf_parse_tensor(Cursor *c, Tensor *t, uint64_t *offset, uint64_t i
     if (!info || !info->block)
         return fail(
             e,
-            "tensor %.*s: storage type %s (%u), expected one of f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 "
+            "tensor %.*s: storage type %s (%u), expected f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 "
             "q4_k q5_k q6_k iq4_nl",
             STR(t->name), type_name(t->type), t->type);
     if (dim[0] % (uint64_t)info->block)

@@ -316,7 +316,7 @@ OC_API bool vocab_read_ids(Vocab *v, const Gguf *g, Error *e) {
     return true;
 }
 
-/* Strings point into the file's bytes; everything else is copied, because arrays are not aligned. */
+/* Strings point into the file's bytes; the rest is copied, because arrays are not aligned. */
 OC_API bool vocab_read_tokens(Vocab *v, const Gguf *g, Error *e) {
     const GgufKey *tokens, *scores, *types;
     if (!gguf_array(g, "tokenizer.ggml.tokens", GV_STR, 0, &tokens, e)) return false;
@@ -510,14 +510,14 @@ Str tokenizer_piece(const Tokenizer *t, int id, bool plain);
 /* The whole text of n ids. With the space prefix of SentencePiece, the first space is dropped. */
 void tokenizer_decode(const Tokenizer *t, const int *id, size_t n, bool plain, Buf *out);
 void ids_add(Ids *ids, int id);
-/* How many of the n bytes can be printed without splitting a UTF-8 character that has only begun. */
+/* How many of the n bytes can be printed without splitting a UTF-8 character that has begun. */
 size_t utf8_complete(const char *s, size_t n);
 
 /* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
 typedef struct Engine Engine;
 
 /* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
- * positions of a sequence are fed in order, without gaps. want[i]: the logits of row i are needed. */
+ * positions of a sequence are fed in order, without gaps. want[i]: logits of row i are needed. */
 typedef struct {
     int n;
     const int *token, *seq, *pos;
