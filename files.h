@@ -6,7 +6,7 @@
  *    there, and can therefore be fuzzed. Only programs call die().
  *  - Nobody ever sees half a file: output goes to a temporary name, is flushed, then renamed.
  *
- * Sections: 1 errors and memory, 2 numbers on the command line, 3 checksum, 4 files in,
+ * Sections: 1 errors and memory, 2 the command line, 3 checksum, 4 files in,
  * 5 files out. Compiles as C11 and as C++17 (the .cu files include it).
  * Tests: tests/test_format.c, tests/badinput.py. */
 #ifndef OC_FILES_H
@@ -164,7 +164,7 @@ OC_API void buf_free(Buf *b) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 2. Numbers on the command line: the whole text must be a number within the limits, or exit 2. */
+ * 2. The command line. A number must be a whole argument within its limits, or exit 2. */
 
 OC_API long long parse_int(const char *option, const char *text, long long min, long long max) {
     char *end = NULL;
@@ -181,6 +181,96 @@ OC_API double parse_float(const char *option, const char *text, double min, doub
     if (end == text || *end || isspace((unsigned char)*text) || !isfinite(v) || v < min || v > max)
         die_usage("%s: '%s', expected a number from %g to %g", option, text, min, max);
     return v;
+}
+
+/* One table per program drives both parsing and help, so they cannot differ. `value` points at the
+ * variable, whose content before parsing is the default that help prints. */
+enum {
+    OPT_FLAG,
+    OPT_INT,
+    OPT_FLOAT,
+    OPT_TEXT,
+    OPT_LIST
+}; /* bool, int64_t, double, char *, TextList */
+
+typedef struct {
+    char letter;       /* -x, or 0 */
+    const char *name;  /* --name */
+    const char *alias; /* another --name people type, or NULL */
+    const char *arg;   /* what follows, for help: "N", "FILE"; NULL for flags */
+    int kind;          /* OPT_* */
+    void *value;       /* the variable */
+    double min, max;   /* limits of OPT_INT and OPT_FLOAT */
+    const char *help;
+} Option;
+
+typedef struct {
+    const char *text[16];
+    int n;
+} TextList;
+
+OC_API void print_options(const Option *table, const char *usage) {
+    printf("%s\noptions:\n", usage);
+    for (const Option *o = table; o->name; o++) {
+        char left[80], value[64] = "";
+        snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->letter ? '-' : ' ',
+                 o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name, o->arg ? " " : "",
+                 o->arg ? o->arg : "");
+        if (o->kind == OPT_INT)
+            snprintf(value, sizeof value, " [%lld]", (long long)*(const int64_t *)o->value);
+        if (o->kind == OPT_FLOAT) snprintf(value, sizeof value, " [%g]", *(const double *)o->value);
+        printf("  %-26s %s%s\n", left, o->help, value);
+    }
+}
+
+OC_API void set_option(const Option *o, const char *shown, const char *text) {
+    TextList *list = (TextList *)o->value;
+    switch (o->kind) {
+    case OPT_FLAG: *(bool *)o->value = true; break;
+    case OPT_INT:
+        *(int64_t *)o->value = parse_int(shown, text, (long long)o->min, (long long)o->max);
+        break;
+    case OPT_FLOAT: *(double *)o->value = parse_float(shown, text, o->min, o->max); break;
+    case OPT_TEXT: *(const char **)o->value = text; break;
+    default:
+        if (list->n == 16) die_usage("%s: given more than 16 times", shown);
+        list->text[list->n++] = text;
+    }
+}
+
+/* Parses `-x value`, `--name value`, `--name=value`; what is no option goes to positional[], at most
+ * `most` of them. -h and --version are answered here. Returns the number of positional arguments. */
+OC_API int parse_options(int argc, char **argv, const Option *table, const char *usage,
+                         const char **positional, int most) {
+    int n = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *equals = strncmp(a, "--", 2) ? NULL : strchr(a, '=');
+        size_t len = equals ? (size_t)(equals - a) : strlen(a);
+        if (!strcmp(a, "-h") || !strcmp(a, "--help")) print_options(table, usage), exit(0);
+        if (!strcmp(a, "--version")) puts("opencoder.c " OC_VERSION), exit(0);
+        if (a[0] != '-' || !a[1]) {
+            if (n == most) die_usage("'%s': unexpected argument, at most %d expected", a, most);
+            positional[n++] = a;
+            continue;
+        }
+        const Option *o = table;
+        for (; o->name; o++) {
+            bool letter = o->letter && len == 2 && a[0] == '-' && a[1] == o->letter;
+            bool name = len > 3 && len - 2 == strlen(o->name) && !strncmp(a + 2, o->name, len - 2);
+            bool alias = o->alias && len > 3 && len - 2 == strlen(o->alias) &&
+                         !strncmp(a + 2, o->alias, len - 2);
+            if (letter || ((name || alias) && a[1] == '-')) break;
+        }
+        if (!o->name) die_usage("%.*s: unknown option", (int)len, a);
+        if (o->kind == OPT_FLAG && equals) die_usage("%.*s: takes no value", (int)len, a);
+        if (o->kind != OPT_FLAG && !equals && i + 1 == argc)
+            die_usage("%s: nothing follows, expected %s", a, o->arg);
+        const char *text = equals ? equals + 1 : o->kind == OPT_FLAG ? NULL : argv[++i];
+        char shown[64];
+        snprintf(shown, sizeof shown, "%.*s", (int)len, a);
+        set_option(o, shown, text);
+    }
+    return n;
 }
 
 /* ------------------------------------------------------------------------------------------------

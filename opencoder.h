@@ -489,7 +489,9 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact);
 void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size_t n);
 /* The inverse for the types that convert writes: f32, f16, bf16, q8_0, q4_0. */
 void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
-const char *matmul_level(void); /* the instruction set in use: "plain", "avx2", "avx512" */
+/* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
+bool matmul_choose(const char *name);
+const char *matmul_level(void); /* the one in use: "plain", "avx512" */
 
 /* tokenizer.c: text <-> ids. */
 typedef struct Tokenizer Tokenizer;
@@ -525,8 +527,15 @@ typedef struct {
 } Batch;
 
 typedef struct {
-    /* n_ctx positions for each of n_seq sequences, at most n_batch tokens a forward. */
-    Engine *(*open)(const Model *m, int n_ctx, int n_seq, int n_batch);
+    int n_ctx, n_seq, n_batch; /* positions a sequence, sequences, most tokens a forward */
+    bool exact;                /* float32 activations everywhere: see matmul */
+    /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
+    void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
+    void *watch_arg;
+} EngineOptions;
+
+typedef struct {
+    Engine *(*open)(const Model *m, const EngineOptions *o);
     /* The logits of the wanted rows, (wanted, V) float32, valid until the next call. */
     float *(*forward)(Engine *e, const Batch *b);
     /* Forget what follows position pos of sequence seq: rewind, reuse a prompt. */

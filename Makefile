@@ -1,0 +1,132 @@
+# opencoder.c: `make` builds the programs, `make test` tests them, `make help` lists the rest.
+#
+# What to know first: a program is the object of its own source, which has a main, linked with
+# library objects: the same sources compiled with -DOC_LIBRARY, which leaves their mains out. All
+# of it exists in two variants: objects in build/ with programs here, and build/asan/ for both.
+#
+#     make CC=clang                 another compiler
+#     make OMP=0                    without OpenMP: everything works, on one thread
+#     make CFLAGS="-O1 -g"          in place of -O3 -march=native
+#     make CI=true                  warnings are errors
+
+.DEFAULT_GOAL := all
+ifeq ($(origin CC),default)
+CC := cc
+endif
+PYTHON ?= python3
+CFLAGS ?= -O3 -march=native
+ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
+
+# No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
+FLAGS := -std=c11 -ffp-contract=off -Wall -Wextra -Wshadow -Wpedantic
+ifeq ($(CI),true)
+FLAGS += -Werror
+endif
+
+# OpenMP is there when a program that calls it compiles and links.
+OMP ?= 1
+define OMP_TRY
+printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' | \
+    $(CC) -fopenmp -x c -o /dev/null - 2>/dev/null && echo yes
+endef
+OPENMP := no
+ifneq ($(OMP),0)
+OPENMP := $(or $(shell $(OMP_TRY)),no)
+endif
+# Without it, #pragma omp means nothing and must not be warned about.
+FLAGS += $(if $(filter yes,$(OPENMP)),-fopenmp,-Wno-unknown-pragmas)
+LIBS := -lm
+
+# ---------------------------------------------------------------------------------- the programs
+PROGRAMS := run tokenizer convert
+EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
+run_main := run
+run_parts := matmul tokenizer
+tokenizer_main := tokenizer
+tokenizer_parts :=
+convert_main := export/convert
+convert_parts := $(EXPORT) matmul tokenizer
+TEST_PARTS := $(basename $(wildcard run.c matmul.c tokenizer.c export/*.c))
+
+# A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
+TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
+TESTS := $(sort $(TEST_PROGRAMS) $(basename $(notdir $(wildcard tests/test_*.py))) \
+           $(basename $(notdir $(wildcard tests/badinput.py))))
+LONG_TESTS := full_layer
+
+# VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
+define VARIANT
+$(1)/%.o: %.c $(1)/flags
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS) $(3) -MMD -MP -c -o $$@ $$<
+$(1)/lib/%.o: %.c $(1)/flags
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS) $(3) -DOC_LIBRARY -MMD -MP -c -o $$@ $$<
+$(1)/tests/test_%: $(1)/tests/test_%.o $(TEST_PARTS:%=$(1)/lib/%.o)
+	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
+# Holds the command line, so that other flags or another compiler rebuild everything.
+$(1)/flags: FORCE
+	@mkdir -p $$(@D)
+	@echo '$$(CC) $$(FLAGS) $(3)' | cmp -s - $$@ || echo '$$(CC) $$(FLAGS) $(3)' > $$@
+$(foreach p,$(PROGRAMS),$(call PROGRAM,$(1),$(2),$(3),$(p)))
+-include $(wildcard $(1)/*.d $(1)/*/*.d $(1)/lib/*/*.d)
+endef
+
+# PROGRAM: as VARIANT, and $(4) the name of the program
+define PROGRAM
+
+$(2)$(4): $(1)/$($(4)_main).o $($(4)_parts:%=$(1)/lib/%.o)
+	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
+endef
+
+$(eval $(call VARIANT,build,,$$(CFLAGS)))
+$(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+
+.PHONY: all help deps test test-long asan check format bench fixtures mutants clean FORCE
+.SECONDARY:
+FORCE:
+
+# ------------------------------------------------------------------------------------- the goals
+all: $(PROGRAMS) ## build run, tokenizer and convert
+	@echo 'OpenMP: $(OPENMP)'
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install what the checks want and this machine lacks
+	.ci/deps
+
+test: all $(TEST_PROGRAMS:%=build/tests/%) ## run every test; about a minute
+	$(PYTHON) tests/run_tests.py $(TESTS)
+
+test-%: all $(TEST_PROGRAMS:%=build/tests/%) ## run one test and show its checks: make test-format
+	$(PYTHON) tests/run_tests.py -v $(or $(filter test_$* $*,$(TESTS) $(LONG_TESTS)),\
+	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
+
+test-long: all $(TEST_PROGRAMS:%=build/tests/%) ## every test, longer, and full-width layers
+	OC_LONG=1 $(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
+
+asan: $(PROGRAMS:%=build/asan/%) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
+	OC_BIN=build/asan OC_TESTS=build/asan/tests \
+	    $(PYTHON) tests/run_tests.py --timeout 1200 $(TESTS)
+
+check: ## ceilings, line and function lengths, formatting, static checks
+	$(PYTHON) tests/lint.py
+
+format: ## apply .clang-format to every C file
+	clang-format -i *.[ch] export/*.[ch] tests/*.[ch] bench/*.c
+
+build/bandwidth: bench/bandwidth.c build/flags
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $< $(LIBS)
+
+bench: all build/bandwidth ## measure decode and prompt speed against this machine's bandwidth
+	$(PYTHON) bench/bench.py
+
+mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
+	$(PYTHON) tests/mutants.py
+
+fixtures: ## record the references in tests/data anew (needs torch and transformers)
+	$(PYTHON) tests/make_fixtures.py
+
+clean: ## remove everything that make has made
+	rm -rf build $(PROGRAMS)

@@ -1,0 +1,47 @@
+"""check.py: test.h for the tests written in Python. Every check prints one line and counts."""
+
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BIN = os.path.join(ROOT, os.environ.get("OC_BIN", "."))  # where run, tokenizer and convert are
+TESTS = os.path.join(ROOT, os.environ.get("OC_TESTS", "build/tests"))  # where the C tests are
+SCRATCH = os.path.join(ROOT, "build", "scratch")  # what a test writes goes here
+
+failed = 0
+
+
+def check(name, ok, why="is false"):
+    """One result; `why` says what was found and what was expected."""
+    global failed
+    failed += not ok
+    print(f"ok {name}" if ok else f"FAIL {name}: {why}", flush=True)
+    return ok
+
+
+def check_equal(name, got, want):
+    return check(name, got == want, f"got {short(got)}, expected {short(want)}")
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
+
+
+def skip(name, why):
+    print(f"skip {name}: {why}", flush=True)
+
+
+def program(name):
+    return os.path.join(BIN, name)
+
+
+def start(*command, stdin=b"", timeout=120, env=None):
+    """Runs a command from the root of the repository; bytes in, bytes out."""
+    return subprocess.run([str(word) for word in command], cwd=ROOT, input=stdin, timeout=timeout,
+                          capture_output=True, env={**os.environ, **(env or {})})
+
+
+def end():
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""lint.py: `make check`. The rules of the house that a machine can check:
+
+lines per file, 100 columns, 60 lines per function, no tabs, no notes about unfinished work, and,
+where the programs are installed, clang-format and cppcheck. Prints what breaks a rule; the exit
+code is 1 if anything does."""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CEILING = {
+    "files.h": 700, "gguf.h": 700, "opencoder.h": 700, "json.h": 300, "tokenizer.c": 700,
+    "matmul.c": 1200, "run.c": 1200, "Makefile": 200, "export/": 500,
+}
+LONG_FUNCTIONS = {"forward": 130, "backward": 130, "main": 130}
+UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
+GENERATED = {"unicode.h"}
+
+
+def tracked(*patterns):
+    found = [name for pattern in patterns for name in glob.glob(pattern, root_dir=ROOT)]
+    return sorted(found)
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def functions(lines):
+    """Yields (name, first line, length) of the functions of a C file: what begins in the first
+    column with a name and parameters and goes on to a closing brace in the first column."""
+    text = "\n".join(lines)
+    for found in re.finditer(r"^[A-Za-z_][^;{}#=]*?(\w+)\([^;{}]*\)[^;{}]*\{\n.*?^\}$", text,
+                             re.MULTILINE | re.DOTALL):
+        yield found.group(1), text.count("\n", 0, found.start()) + 1, found.group().count("\n") + 1
+
+
+def check_file(name):
+    lines = read(name)
+    ceiling = CEILING.get(name) or CEILING.get(os.path.dirname(name) + "/")
+    if ceiling and len(lines) > ceiling:
+        yield f"{name}: {len(lines)} lines, at most {ceiling} were agreed"
+    for number, line in enumerate(lines, 1):
+        if len(line) > 100:
+            yield f"{name}:{number}: {len(line)} columns, at most 100"
+        if line != line.rstrip():
+            yield f"{name}:{number}: space at the end of the line"
+        if "\t" in line and name != "Makefile":
+            yield f"{name}:{number}: a tab"
+        if UNFINISHED.search(line):
+            yield f"{name}:{number}: {UNFINISHED.search(line).group(1)}"
+    if name.endswith((".c", ".h", ".cu")):
+        for function, first, length in functions(lines):
+            if length > LONG_FUNCTIONS.get(function, 60):
+                yield f"{name}:{first}: {function} has {length} lines, at most " \
+                      f"{LONG_FUNCTIONS.get(function, 60)}"
+
+
+def run_tool(program, *arguments):
+    if not shutil.which(program):
+        print(f"{program}: not installed, skipped")
+        return []
+    done = subprocess.run([program, *arguments], cwd=ROOT, text=True, capture_output=True)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
+
+
+def main():
+    sources = tracked("*.c", "export/*.c", "tests/*.c", "bench/*.c")
+    headers = tracked("*.h", "export/*.h", "tests/*.h")
+    scripts = tracked("Makefile", "tests/*.py", "bench/*.py", ".ci/*")
+    written = [name for name in sources + headers if os.path.basename(name) not in GENERATED]
+    wrong = [line for name in written + scripts for line in check_file(name)]
+    wrong += run_tool("clang-format", "--dry-run", "-Werror", *written)
+    if sources:
+        wrong += run_tool("cppcheck", "--std=c11", "--enable=warning,portability", "--quiet",
+                          "--inline-suppr", "--error-exitcode=1",
+                          "--suppress=missingIncludeSystem", *sources)
+    for line in wrong:
+        print(line)
+    print(f"{len(written + scripts)} files checked, {len(wrong)} lines of complaint")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
