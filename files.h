@@ -238,14 +238,26 @@ OC_API void set_option(const Option *o, const char *shown, const char *text) {
     }
 }
 
-/* Parses `-x value`, `--name value`, `--name=value`; what is no option goes to positional[], at most
- * `most` of them. -h and --version are answered here. Returns the number of positional arguments. */
+/* The option that the n bytes at a ("-x" or "--name") name; death if there is none. */
+OC_API const Option *find_option(const Option *table, const char *a, size_t n) {
+    bool is_long = n > 2 && a[1] == '-';
+    for (const Option *o = table; o->name; o++) {
+        if (!is_long && n == 2 && o->letter && a[1] == o->letter) return o;
+        for (int k = 0; is_long && k < 2; k++) {
+            const char *name = k ? o->alias : o->name;
+            if (name && strlen(name) == n - 2 && !memcmp(name, a + 2, n - 2)) return o;
+        }
+    }
+    die_usage("%.*s: unknown option", (int)n, a);
+}
+
+/* Parses `-x value`, `--name value` and `--name=value`; what is no option goes to positional[], at
+ * most `most` of them. -h and --version are answered here. Returns how many are positional. */
 OC_API int parse_options(int argc, char **argv, const Option *table, const char *usage,
                          const char **positional, int most) {
     int n = 0;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *equals = strncmp(a, "--", 2) ? NULL : strchr(a, '=');
-        size_t len = equals ? (size_t)(equals - a) : strlen(a);
         if (!strcmp(a, "-h") || !strcmp(a, "--help")) print_options(table, usage), exit(0);
         if (!strcmp(a, "--version")) puts("opencoder.c " OC_VERSION), exit(0);
         if (a[0] != '-' || !a[1]) {
@@ -253,22 +265,14 @@ OC_API int parse_options(int argc, char **argv, const Option *table, const char 
             positional[n++] = a;
             continue;
         }
-        const Option *o = table;
-        for (; o->name; o++) {
-            bool letter = o->letter && len == 2 && a[0] == '-' && a[1] == o->letter;
-            bool name = len > 3 && len - 2 == strlen(o->name) && !strncmp(a + 2, o->name, len - 2);
-            bool alias = o->alias && len > 3 && len - 2 == strlen(o->alias) &&
-                         !strncmp(a + 2, o->alias, len - 2);
-            if (letter || ((name || alias) && a[1] == '-')) break;
-        }
-        if (!o->name) die_usage("%.*s: unknown option", (int)len, a);
-        if (o->kind == OPT_FLAG && equals) die_usage("%.*s: takes no value", (int)len, a);
-        if (o->kind != OPT_FLAG && !equals && i + 1 == argc)
-            die_usage("%s: nothing follows, expected %s", a, o->arg);
-        const char *text = equals ? equals + 1 : o->kind == OPT_FLAG ? NULL : argv[++i];
+        size_t len = equals ? (size_t)(equals - a) : strlen(a);
+        const Option *o = find_option(table, a, len);
         char shown[64];
         snprintf(shown, sizeof shown, "%.*s", (int)len, a);
-        set_option(o, shown, text);
+        if (o->kind == OPT_FLAG && equals) die_usage("%s: takes no value", shown);
+        if (o->kind != OPT_FLAG && !equals && i + 1 == argc)
+            die_usage("%s: nothing follows, expected %s", shown, o->arg);
+        set_option(o, shown, equals ? equals + 1 : o->kind == OPT_FLAG ? NULL : argv[++i]);
     }
     return n;
 }
@@ -354,6 +358,15 @@ OC_API bool read_all(int fd, Buf *b, Error *e) {
         if (n == 0) return true;
         buf_add(b, part, (size_t)n);
     }
+}
+
+/* Appends a whole file (a regular one or a pipe) to b; death if it cannot be read. */
+OC_API void read_file(const char *path, Buf *b) {
+    Error e;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) die("%s: cannot open: %s", path, strerror(errno));
+    if (!read_all(fd, b, &e)) die("%s: %s", path, e.text);
+    close(fd);
 }
 
 /* A bounds-checked place in a buffer. Every reader of binary data is written with these two. */

@@ -1,28 +1,28 @@
-/* json.h: one small strict JSON reader and writer (RFC 8259) for everyone.
+/* json.h: one small strict JSON reader (RFC 8259) for everyone; jsonwrite.h has the writer.
  *
- * What to know first: a document becomes one flat array of nodes in the order of the text. A node
- * knows how many nodes its subtree takes, so its first child stands right behind it and its next
- * sibling `skip` nodes further; no pointers, no allocation per value:
+ * What to know first: a document becomes one flat array of nodes in the order of the text. A node's
+ * first child stands right behind it, its next sibling `skip` nodes (its whole subtree) further:
  *
  *     {"a": [1, 2], "b": null}        node   0 object   1 "a" array   2 1   3 2   4 "b" null
  *                                     skip   5          3             1     1     1
  *
- * Refused, with line and column: anything after the document, a member name used twice, nesting
- * deeper than 64, bytes that are not UTF-8, half a surrogate pair, numbers beyond a double.
+ * Refused, with the place: anything after the document, a member name used twice, nesting deeper
+ * than 64, bytes that are not UTF-8, half a surrogate pair, numbers beyond a double. In use:
  *
  *     JsonDoc doc = { 0 };
  *     if (json_parse(&doc, text, n, &e) && json_int(doc.node, "layers", true, 1, 64, &layers, &e))
  *         for (const Json *x = json_first(doc.node); x; x = json_next(doc.node, x)) ...
  *     json_free(&doc);
- *
- * Sections: 1 access, 2 reading, 3 writing. Test: tests/test_format.c, tests/badinput.py. */
+ * Test: tests/test_format.c, tests/badinput.py. */
 #ifndef OC_JSON_H
 #define OC_JSON_H
 
-#include "files.h" /* Error, Str, Buf */
+#include "files.h"     /* Error, Str */
+#include "jsonwrite.h" /* utf8_length, utf8_put; and for who includes json.h: json_put_* */
 
-enum { J_NULL, J_BOOL, J_NUMBER, J_STRING, J_ARRAY, J_OBJECT };
-enum { JSON_MAX_DEPTH = 64 };
+enum { J_NULL, J_BOOL, J_NUMBER, J_STRING, J_ARRAY, J_OBJECT, JSON_MAX_DEPTH = 64 };
+static const char *const json_type_name[] OC_UNUSED = { "null",     "true or false", "a number",
+                                                        "a string", "an array",      "an object" };
 
 typedef struct {
     Str key, str; /* the member's name, where the parent is an object; a string's bytes */
@@ -38,8 +38,8 @@ typedef struct {
 typedef struct {
     Json *node;
     size_t n, cap;
-    char *text; /* all strings, unescaped */
-    size_t text_n, text_cap;
+    char *text; /* text_n bytes: all strings, unescaped */
+    size_t text_n;
 } JsonDoc;
 
 OC_API void json_free(JsonDoc *d) {
@@ -67,19 +67,14 @@ OC_API const Json *json_get(const Json *obj, const char *key) {
     return NULL;
 }
 
-OC_API const char *json_type_name(const Json *j) {
-    static const char *const name[] = { "null",     "true or false", "a number",
-                                        "a string", "an array",      "an object" };
-    return j ? name[j->type] : "nothing";
-}
-
 /* Finds obj's member of that type; *out is NULL where it may be and is absent or null. */
 OC_API bool json_member(const Json *obj, const char *key, bool required, uint8_t type,
                         const Json **out, Error *e) {
-    const Json want = { .type = type }, *j = json_get(obj, key);
+    const Json *j = json_get(obj, key);
     *out = j && j->type == type ? j : NULL;
     if (*out || (!required && (!j || j->type == J_NULL))) return true;
-    return fail(e, "key %s: %s, expected %s", key, json_type_name(j), json_type_name(&want));
+    return fail(e, "key %s: %s, expected %s", key, j ? json_type_name[j->type] : "missing",
+                json_type_name[type]);
 }
 
 OC_API bool json_int(const Json *obj, const char *key, bool required, int64_t min, int64_t max,
@@ -97,21 +92,21 @@ OC_API bool json_int(const Json *obj, const char *key, bool required, int64_t mi
 
 OC_API bool json_num(const Json *obj, const char *key, bool required, double *out, Error *e) {
     const Json *j;
-    if (!json_member(obj, key, required, J_NUMBER, &j, e)) return false;
+    bool ok = json_member(obj, key, required, J_NUMBER, &j, e);
     if (j) *out = j->num;
-    return true;
+    return ok;
 }
 OC_API bool json_bool(const Json *obj, const char *key, bool required, bool *out, Error *e) {
     const Json *j;
-    if (!json_member(obj, key, required, J_BOOL, &j, e)) return false;
+    bool ok = json_member(obj, key, required, J_BOOL, &j, e);
     if (j) *out = j->integer;
-    return true;
+    return ok;
 }
 OC_API bool json_str(const Json *obj, const char *key, bool required, Str *out, Error *e) {
     const Json *j;
-    if (!json_member(obj, key, required, J_STRING, &j, e)) return false;
+    bool ok = json_member(obj, key, required, J_STRING, &j, e);
     if (j) *out = j->str;
-    return true;
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -124,45 +119,17 @@ typedef struct {
 } JsonReader;
 
 OC_API bool json_fail(const JsonReader *r, const char *expected) {
-    int line = 1, column = 1;
-    for (const char *q = r->text; q < r->p; q++) {
-        column = *q == '\n' ? 1 : column + 1;
-        line += *q == '\n';
-    }
     char found[24] = "the end of the text";
     int c = r->p < r->end ? (uint8_t)*r->p : -1;
     if (c >= 0) snprintf(found, sizeof found, c > 32 && c < 127 ? "'%c'" : "byte %02x", c);
-    return fail(r->e, "JSON line %d, column %d: %s, expected %s", line, column, found, expected);
-}
-
-/* Bytes of the UTF-8 character at p, 1 to 4, or 0 where there is none: cut off, overlong, half a
- * surrogate pair, or beyond U+10FFFF. */
-OC_API int utf8_length(const char *p, const char *end) {
-    const uint8_t *s = (const uint8_t *)p;
-    int n = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
-    if (n < 2) return n;
-    if (s[0] > 0xF4 || end - p < n) return 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xC0) != 0x80) return 0;
-    bool bad = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) ||
-               (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F);
-    return bad ? 0 : n;
-}
-
-OC_API char *utf8_put(char *to, uint32_t c) { /* returns the place behind the character */
-    static const uint8_t lead[] = { 0, 0xC0, 0xE0, 0xF0 };
-    int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    *to++ = (char)(lead[more] | c >> (6 * more));
-    while (more--) *to++ = (char)(0x80 | (c >> (6 * more) & 0x3F));
-    return to;
+    return fail(r->e, "JSON byte %td: %s, expected %s", r->p - r->text, found, expected);
 }
 
 OC_API bool json_hex(JsonReader *r, uint32_t *c) { /* the four digits of \uXXXX */
     *c = 0;
     for (int i = 0; i < 4; i++, r->p++) {
         if (r->p == r->end || !isxdigit((uint8_t)*r->p)) return json_fail(r, "4 hex digits");
-        uint8_t d = (uint8_t)*r->p;
-        *c = *c << 4 | (uint32_t)(d <= '9' ? d - '0' : (d | 32) - 'a' + 10);
+        *c = *c << 4 | (uint32_t)(isdigit((uint8_t)*r->p) ? *r->p - '0' : (*r->p | 32) - 'a' + 10);
     }
     return true;
 }
@@ -171,16 +138,15 @@ OC_API bool json_hex(JsonReader *r, uint32_t *c) { /* the four digits of \uXXXX 
 OC_API bool json_escape(JsonReader *r, char **to) {
     static const char letter[] = "\"\\/bfnrt", meaning[] = "\"\\/\b\f\n\r\t";
     const char *hit = r->p < r->end && *r->p ? strchr(letter, *r->p) : NULL;
-    uint32_t c = hit ? (uint32_t)meaning[hit - letter] : 0, low;
+    uint32_t c = hit ? (uint32_t)meaning[hit - letter] : 0, low = 0;
     if (!hit && (r->p == r->end || *r->p != 'u')) return json_fail(r, "one of \"\\/bfnrtu");
     r->p++;
     if (!hit && !json_hex(r, &c)) return false;
     if (c >= 0xD800 && c < 0xE000) { /* two escapes make one character beyond U+FFFF */
-        if (c >= 0xDC00 || r->end - r->p < 6 || r->p[0] != '\\' || r->p[1] != 'u')
-            return json_fail(r, "the second half of a surrogate pair");
-        r->p += 2;
-        if (!json_hex(r, &low)) return false;
-        if (low < 0xDC00 || low > 0xDFFF) return json_fail(r, "a low surrogate before this");
+        bool pair = c < 0xDC00 && r->end - r->p >= 6 && r->p[0] == '\\' && r->p[1] == 'u';
+        r->p += pair ? 2 : 0;
+        if (pair && !json_hex(r, &low)) return false;
+        if (low < 0xDC00 || low > 0xDFFF) return json_fail(r, "both halves of a surrogate pair");
         c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
     }
     *to = utf8_put(*to, c);
@@ -228,10 +194,9 @@ OC_API bool json_number(JsonReader *r, Json *j) {
         if (r->p < r->end && (*r->p == '+' || *r->p == '-')) r->p++;
         if (!json_digits(r)) return false;
     }
-    size_t n = (size_t)(r->p - start);
-    if (n >= sizeof digits) return json_fail(r, "at most 511 characters in the number before it");
-    memcpy(digits, start, n);
-    digits[n] = 0;
+    int n = (int)(r->p - start < 512 ? r->p - start : 512);
+    if (n == 512) return json_fail(r, "at most 511 characters in the number before it");
+    snprintf(digits, sizeof digits, "%.*s", n, start);
     j->type = J_NUMBER;
     j->num = strtod(digits, NULL);
     if (!isfinite(j->num)) return json_fail(r, "a number in the range of a double before it");
@@ -252,10 +217,10 @@ OC_API int json_key_cmp(const void *a, const void *b) {
 /* Refuses a member name that an object has twice: programs differ in which one they believe. */
 OC_API bool json_unique(const Json *obj, Error *e) {
     const Str **key = (const Str **)xcalloc(obj->n, sizeof *key, "JSON names"), *twice = NULL;
-    size_t n = 0;
+    uint32_t n = 0;
     for (const Json *x = json_first(obj); x; x = json_next(obj, x)) key[n++] = &x->key;
     qsort((void *)key, n, sizeof *key, json_key_cmp);
-    for (size_t i = 1; i < n && !twice; i++)
+    for (uint32_t i = 1; i < n && !twice; i++)
         if (!str_cmp(*key[i - 1], *key[i])) twice = key[i];
     free((void *)key);
     return !twice || fail(e, "JSON key %.*s: found twice in an object, expected once", STR(*twice));
@@ -266,15 +231,14 @@ OC_API int json_peek(JsonReader *r) { /* the next byte that is not white space, 
     return r->p < r->end ? (uint8_t)*r->p : -1;
 }
 
-OC_API bool json_value(JsonReader *r, Str key, int depth);
+OC_API bool json_value(JsonReader *r, Str key, int depth); /* and it calls json_container */
 
-/* An object or array. It is named by its index, because the array of nodes moves as it grows. */
 OC_API bool json_container(JsonReader *r, size_t at, int depth) {
-    bool object = *r->p++ == '{', more = json_peek(r) != (object ? '}' : ']');
+    int close = *r->p++ == '{' ? '}' : ']', more = json_peek(r) != close;
     if (depth >= JSON_MAX_DEPTH) return json_fail(r, "at most 64 levels of nesting");
     for (; more; r->p += more) {
-        Str key = { NULL, 0 };
-        if (object) {
+        Str key = str_of("");
+        if (close == '}') {
             if (json_peek(r) != '"') return json_fail(r, "a member name in quotes");
             if (!json_string(r, &key)) return false;
             if (json_peek(r) != ':') return json_fail(r, "':'");
@@ -284,13 +248,12 @@ OC_API bool json_container(JsonReader *r, size_t at, int depth) {
         r->doc->node[at].n++;
         more = json_peek(r) == ',';
     }
-    if (json_peek(r) != (object ? '}' : ']'))
-        return json_fail(r, object ? "',' or '}'" : "',' or ']'");
+    if (json_peek(r) != close) return json_fail(r, close == '}' ? "',' or '}'" : "',' or ']'");
     r->p++;
-    Json *j = &r->doc->node[at];
-    j->type = object ? J_OBJECT : J_ARRAY;
+    Json *j = &r->doc->node[at]; /* only now: the array of nodes moves as it grows */
+    j->type = close == '}' ? J_OBJECT : J_ARRAY;
     j->skip = (uint32_t)(r->doc->n - at);
-    return !object || json_unique(j, r->e);
+    return j->type == J_ARRAY || json_unique(j, r->e);
 }
 
 OC_API bool json_value(JsonReader *r, Str key, int depth) {
@@ -325,75 +288,13 @@ OC_API bool json_value(JsonReader *r, Str key, int depth) {
 /* Parses the whole of (text, n) into d; on failure e says where and why, and d is empty. */
 OC_API bool json_parse(JsonDoc *d, const char *text, size_t n, Error *e) {
     JsonReader r = { d, text, text, text + n, e };
-    Str no_key = { NULL, 0 };
     d->n = d->text_n = 0;
     bool ok = n <= UINT32_MAX || fail(e, "JSON of %zu bytes, expected less than 4 GB", n);
-    if (ok && d->text_cap < n) { /* an unescaped string is never longer than it was */
-        d->text = (char *)xrealloc(d->text, n, 1, "JSON strings");
-        d->text_cap = n;
-    }
-    ok = ok && json_value(&r, no_key, 0);
+    if (ok) d->text = (char *)xrealloc(d->text, n, 1, "JSON strings"); /* unescaping never grows */
+    ok = ok && json_value(&r, str_of(""), 0);
     if (ok && json_peek(&r) >= 0) ok = json_fail(&r, "nothing more");
     if (!ok) json_free(d);
     return ok;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 3. Writing, into a Buf. Every json_put_* sets the comma before its value where one is needed;
- * none is after white space, so who breaks lines writes the comma too. json_put_key(&b, "id"),
- * json_put_int(&b, 7) between json_open(&b, '{') and json_close(&b, '}') give {"id":7}. */
-
-OC_API void json_comma(Buf *b) {
-    if (b->n && !strchr("{[:, \n", b->data[b->n - 1])) buf_add(b, ",", 1);
-}
-OC_API void json_open(Buf *b, char bracket) {
-    json_comma(b);
-    buf_add(b, &bracket, 1);
-}
-OC_API void json_close(Buf *b, char bracket) { buf_add(b, &bracket, 1); }
-
-/* Bytes that are not UTF-8 (a model may stop within a character) are written as U+FFFD. */
-OC_API void json_put_str(Buf *b, Str s) {
-    json_open(b, '"');
-    for (const char *p = s.s, *end = s.s + s.n; p < end;) {
-        int n = utf8_length(p, end);
-        if (n == 0)
-            buf_add(b, "\xEF\xBF\xBD", 3);
-        else if (*p == '\n')
-            buf_add(b, "\\n", 2);
-        else if (*p == '"' || *p == '\\')
-            buf_printf(b, "\\%c", *p);
-        else if ((uint8_t)*p < 32)
-            buf_printf(b, "\\u%04x", (unsigned)*p);
-        else
-            buf_add(b, p, (size_t)n);
-        p += n ? n : 1;
-    }
-    buf_add(b, "\"", 1);
-}
-OC_API void json_put_key(Buf *b, const char *key) {
-    json_put_str(b, str_of(key));
-    buf_add(b, ":", 1);
-}
-OC_API void json_put_int(Buf *b, int64_t v) {
-    json_comma(b);
-    buf_printf(b, "%lld", (long long)v);
-}
-OC_API void json_put_bool(Buf *b, bool v) {
-    json_comma(b);
-    buf_printf(b, "%s", v ? "true" : "false");
-}
-
-/* The shortest decimal that reads back as the same double, or as the same float where v is one:
- * 1e-05f is written 1e-05 and not 9.99999974737875e-06. JSON has no NaN: null. */
-OC_API void json_put_num(Buf *b, double v, bool is_float) {
-    char text[40] = "null";
-    for (int digits = 1; isfinite(v) && digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if ((is_float ? (double)strtof(text, NULL) : strtod(text, NULL)) == v) break;
-    }
-    json_comma(b);
-    buf_printf(b, "%s", text);
 }
 
 #endif

@@ -165,6 +165,8 @@ OC_API bool bind_tensor(Tensor *out, const Gguf *g, const char *name, int layer,
     if (t->rows != rows || t->cols != cols)
         return fail(e, "tensor %s: shape %d x %d, expected %d x %d from the hyperparameters", full,
                     t->rows, t->cols, rows, cols);
+    if (rows == 1 && t->type != T_F32)
+        return fail(e, "tensor %s: type %s, expected f32", full, type_name(t->type));
     *out = *t;
     return true;
 }
@@ -473,6 +475,17 @@ OC_API void model_open(Model *m, const char *path, bool verify) {
         die("%s: %s", path, e.text);
 }
 
+/* Maps a GGUF file for its vocabulary alone; it need not hold tensors. Ends the program on
+ * failure. */
+OC_API void model_open_vocab(Model *m, const char *path) {
+    Error e;
+    memset(m, 0, sizeof *m);
+    m->path = path;
+    if (!map_file(&m->map, path, &e) || !gguf_parse(&m->gguf, m->map.data, m->map.size, &e) ||
+        !gguf_check_header(&m->gguf, &e) || !vocab_from_gguf(&m->vocab, &m->gguf, &e))
+        die("%s: %s", path, e.text);
+}
+
 /* ------------------------------------------------------------------------------------------------
  * 5. Prototypes across files */
 #ifdef __cplusplus
@@ -510,6 +523,8 @@ void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool speci
  * tokens are their name, or empty when `plain`. The result lives as long as the tokenizer. */
 Str tokenizer_piece(const Tokenizer *t, int id, bool plain);
 /* The whole text of n ids. With the space prefix of SentencePiece, the first space is dropped. */
+/* The ids of a prompt: BOS where the vocabulary adds one, then the text. */
+void tokenizer_encode_prompt(const Tokenizer *t, const char *text, size_t n, bool special, Ids *ids);
 void tokenizer_decode(const Tokenizer *t, const int *id, size_t n, bool plain, Buf *out);
 void ids_add(Ids *ids, int id);
 /* How many of the n bytes can be printed without splitting a UTF-8 character that has begun. */
@@ -544,6 +559,14 @@ typedef struct {
 } EngineBackend;
 
 extern const EngineBackend cpu_engine;
+
+/* run.c: the next token from V logits, which it changes; see there. */
+typedef struct {
+    float temperature, top_p, min_p, repeat_penalty; /* 0, 1, 0, 1: always the likeliest token */
+    int top_k, n_recent, recent[64];                 /* the last tokens chosen, for the penalty */
+    uint64_t random;                                 /* state of the generator, not 0 */
+} Sampler;
+int sample(Sampler *s, float *logits, int n_vocab);
 
 #ifdef __cplusplus
 }

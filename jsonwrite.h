@@ -1,0 +1,96 @@
+/* jsonwrite.h: JSON out, into a Buf, and the two UTF-8 functions that JSON needs both ways.
+ *
+ * What to know first: every json_put_* sets the comma before its value itself where one is needed.
+ * None is after white space, so who wants line breaks writes the comma too.
+ *
+ *     json_open(&b, '{');
+ *     json_put_key(&b, "id");
+ *     json_put_int(&b, 7);
+ *     json_put_key(&b, "text");
+ *     json_put_str(&b, str_of("a\tb"));
+ *     json_close(&b, '}');                         gives {"id":7,"text":"a\u0009b"}
+ *
+ * Included by json.h, the reader. Test: tests/test_format.c. */
+#ifndef OC_JSONWRITE_H
+#define OC_JSONWRITE_H
+
+#include "files.h" /* Buf, Str */
+
+/* Bytes of the UTF-8 character at p, 1 to 4, or 0 where there is none: cut off, overlong, half a
+ * surrogate pair, or beyond U+10FFFF. */
+OC_API int utf8_length(const char *p, const char *end) {
+    const uint8_t *s = (const uint8_t *)p;
+    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 }; /* for n bytes */
+    if (s[0] < 0x80) return 1;
+    int n = s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : s[0] < 0xF8 ? 4 : 0;
+    if (n == 0 || end - p < n) return 0;
+    uint32_t c = s[0] & (0x7Fu >> n);
+    for (int i = 1; i < n; i++) {
+        if ((s[i] & 0xC0) != 0x80) return 0;
+        c = c << 6 | (s[i] & 0x3F);
+    }
+    return c >= least[n] && c < 0x110000 && (c < 0xD800 || c > 0xDFFF) ? n : 0;
+}
+
+OC_API char *utf8_put(char *to, uint32_t c) { /* returns the place behind the character */
+    static const uint8_t lead[] = { 0, 0xC0, 0xE0, 0xF0 };
+    int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    *to++ = (char)(lead[more] | c >> (6 * more));
+    while (more--) *to++ = (char)(0x80 | (c >> (6 * more) & 0x3F));
+    return to;
+}
+
+OC_API void json_comma(Buf *b) {
+    if (b->n && !strchr("{[:, \n", b->data[b->n - 1])) buf_add(b, ",", 1);
+}
+OC_API void json_open(Buf *b, char bracket) {
+    json_comma(b);
+    buf_add(b, &bracket, 1);
+}
+OC_API void json_close(Buf *b, char bracket) { buf_add(b, &bracket, 1); }
+
+/* Bytes that are not UTF-8 (a model may stop within a character) are written as U+FFFD. */
+OC_API void json_put_str(Buf *b, Str s) {
+    json_open(b, '"');
+    for (const char *p = s.s, *end = s.s + s.n; p < end;) {
+        int n = utf8_length(p, end);
+        if (n == 0)
+            buf_add(b, "\xEF\xBF\xBD", 3);
+        else if (*p == '\n')
+            buf_add(b, "\\n", 2);
+        else if (*p == '"' || *p == '\\')
+            buf_printf(b, "\\%c", *p);
+        else if ((uint8_t)*p < 32)
+            buf_printf(b, "\\u%04x", (unsigned)*p);
+        else
+            buf_add(b, p, (size_t)n);
+        p += n ? n : 1;
+    }
+    buf_add(b, "\"", 1);
+}
+OC_API void json_put_key(Buf *b, const char *key) {
+    json_put_str(b, str_of(key));
+    buf_add(b, ":", 1);
+}
+OC_API void json_put_int(Buf *b, int64_t v) {
+    json_comma(b);
+    buf_printf(b, "%lld", (long long)v);
+}
+OC_API void json_put_bool(Buf *b, bool v) {
+    json_comma(b);
+    buf_printf(b, "%s", v ? "true" : "false");
+}
+
+/* The shortest decimal that reads back as the same double, or as the same float where v is one:
+ * 1e-05f is written 1e-05 and not 9.99999974737875e-06. JSON has no NaN: null. */
+OC_API void json_put_num(Buf *b, double v, bool is_float) {
+    char text[40] = "null";
+    for (int digits = 1; isfinite(v) && digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if ((is_float ? (double)strtof(text, NULL) : strtod(text, NULL)) == v) break;
+    }
+    json_comma(b);
+    buf_printf(b, "%s", text);
+}
+
+#endif

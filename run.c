@@ -1,0 +1,1059 @@
+/* run.c: inference. Maps a GGUF model and continues text, answers in a chat, or measures
+ * perplexity.
+ *
+ *     ./run model.bin -i "def fib"            see ./run -h
+ *
+ * What to know first: a language model maps the tokens so far to one number (logit) per entry of
+ * the vocabulary; the next token is chosen from those, appended, and the same is done again. The
+ * model is a stack of L equal layers that each add something to x, the running state of every
+ * position:
+ *
+ *     x = embedding[token]                                               (C) per position
+ *     for each layer:   x += attention(rmsnorm(x))      looks back at earlier positions
+ *                       x += ffn(rmsnorm(x))            works on each position alone
+ *     logits = head rmsnorm(x)                                           (V)
+ *
+ * What attention needs of earlier positions, their keys and values, is computed once and kept in a
+ * cache, so that a new token costs one pass over the weights. Several tokens (a prompt, or tokens
+ * of several sequences) go through in one pass as rows of a batch; results do not depend on how
+ * they were grouped, bit for bit.
+ *
+ * Dimensions: dim = C, hidden_dim = F, n_layers = L, n_heads = H, n_kv_heads = K, head_dim = D,
+ *             q_dim = H D, kv_dim = K D, vocab_size = V, n = tokens in the batch.
+ * Sections: 1 engine state, 2 the operations, 3 forward, 4 sampling, 5 text out, 6 generation,
+ *           7 chat, 8 perplexity and dumps, 9 command line.
+ * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
+ * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
+#include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "json.h"      /* json strings for --logprobs */
+#include <time.h>      /* clock_gettime */
+#ifdef _OPENMP
+#include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
+#endif
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. Engine state: buffers for one batch of n rows, and the cache of keys and values
+ *
+ * cache: [layer][sequence][kv head][position][D], float32. The keys of one head are consecutive in
+ *   memory, because attention reads them so: one query against all positions. */
+
+struct Engine {
+    const Model *model;
+    EngineOptions opt;
+    int n_threads;
+    float *x;             /* (n, C) the residual stream */
+    float *normed;        /* (n, C) */
+    float *q, *attn_out;  /* (n, H D) */
+    float *k, *v;         /* (n, K D) */
+    float *gate, *up;     /* (n, F) */
+    float *cosine, *sine; /* (n, D / 2) of the RoPE angles */
+    float *scores;        /* (threads, n_ctx) */
+    float *logits;        /* (wanted, V) */
+    float *keys, *values; /* the cache */
+};
+
+static int max_threads(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+static float *new_floats(size_t n, const char *what) { return xcalloc(n, sizeof(float), what); }
+
+static size_t cache_floats(const Engine *e) {
+    const Config *c = &e->model->config;
+    return (size_t)c->n_layers * (size_t)e->opt.n_seq * (size_t)c->n_kv_heads *
+           (size_t)e->opt.n_ctx * (size_t)c->head_dim;
+}
+
+/* calloc gives pages that exist only once they are written, so a large context costs nothing until
+ * it is used. */
+static Engine *engine_open(const Model *m, const EngineOptions *o) {
+    const Config *c = &m->config;
+    Engine *e = xcalloc(1, sizeof *e, "engine");
+    size_t n = (size_t)o->n_batch, q_dim = (size_t)c->n_heads * (size_t)c->head_dim;
+    size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    e->model = m;
+    e->opt = *o;
+    e->n_threads = max_threads();
+    e->x = new_floats(n * (size_t)c->dim, "residual stream");
+    e->normed = new_floats(n * (size_t)c->dim, "normed");
+    e->q = new_floats(n * q_dim, "queries");
+    e->attn_out = new_floats(n * q_dim, "attention output");
+    e->k = new_floats(n * kv_dim, "keys");
+    e->v = new_floats(n * kv_dim, "values");
+    e->gate = new_floats(n * (size_t)c->hidden_dim, "feed-forward gate");
+    e->up = new_floats(n * (size_t)c->hidden_dim, "feed-forward up");
+    e->cosine = new_floats(n * (size_t)c->head_dim / 2, "rope");
+    e->sine = new_floats(n * (size_t)c->head_dim / 2, "rope");
+    e->scores = new_floats((size_t)e->n_threads * (size_t)o->n_ctx, "attention scores");
+    e->keys = new_floats(cache_floats(e), "key cache; a smaller context (-c) needs less");
+    e->values = new_floats(cache_floats(e), "value cache; a smaller context (-c) needs less");
+    return e;
+}
+
+static void engine_close(Engine *e) {
+    float *all[] = { e->x,  e->normed, e->q,    e->attn_out, e->k,      e->v,    e->gate,
+                     e->up, e->cosine, e->sine, e->scores,   e->logits, e->keys, e->values };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    free(e);
+}
+
+/* Where the keys (or values) of one head of one sequence begin, (n_ctx, D). */
+static float *cache_head(float *cache, const Engine *e, int layer, int seq, int kv_head) {
+    const Config *c = &e->model->config;
+    size_t head = ((size_t)layer * (size_t)e->opt.n_seq + (size_t)seq) * (size_t)c->n_kv_heads;
+    return cache + (head + (size_t)kv_head) * (size_t)e->opt.n_ctx * (size_t)c->head_dim;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. The operations */
+
+/* a . b of n numbers, in the order of matmul.c: 16 lanes, folded 8, 4, 2, 1. */
+static float dot(const float *a, const float *b, int n) {
+    float lane[16] = { 0 };
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) lane[l] += a[i + l] * b[i + l];
+    for (int l = 0; i + l < n; l++) lane[l] += a[i + l] * b[i + l];
+    for (int half = 8; half; half /= 2)
+        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
+    return lane[0];
+}
+
+/* y = x / sqrt(mean(x^2) + eps) * w      (n) each. Zhang and Sennrich, arXiv:1910.07467. */
+static void rmsnorm(float *y, const float *x, const float *w, int n, float eps) {
+    float scale = 1 / sqrtf(dot(x, x, n) / (float)n + eps);
+    for (int i = 0; i < n; i++) y[i] = x[i] * scale * w[i];
+}
+
+/* x_i = exp(x_i - max) / sum exp(x_j - max)      (n). The maximum keeps exp from overflowing. */
+static void softmax(float *x, int n) {
+    float max = x[0], sum = 0;
+    for (int i = 1; i < n; i++) max = fmaxf(max, x[i]);
+    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - max);
+    for (int i = 0; i < n; i++) x[i] /= sum;
+}
+
+/* Rotary position embedding, arXiv:2104.09864: pair i of a head is turned by the angle
+ * pos theta^(-2i/D), so that the dot product of a query and a key depends on their distance.
+ * cosine, sine: (D/2). In float32 as Hugging Face computes it, so that far positions agree too. */
+static void rope_angles(float *cosine, float *sine, int pos, int head_dim, float theta) {
+    for (int i = 0; i < head_dim / 2; i++) {
+        float exponent = (float)(2 * i) / (float)head_dim;
+        float frequency = 1 / (float)pow((double)theta, (double)exponent);
+        float angle = (float)pos * frequency;
+        cosine[i] = (float)cos((double)angle);
+        sine[i] = (float)sin((double)angle);
+    }
+}
+
+/* Turns every head of v (n_heads, D) in place. A pair is two neighbours: GGUF's order of rows. */
+static void rope(float *v, const float *cosine, const float *sine, int n_heads, int head_dim) {
+    for (int h = 0; h < n_heads; h++, v += head_dim)
+        for (int i = 0; i < head_dim / 2; i++) {
+            float a = v[2 * i], b = v[2 * i + 1];
+            v[2 * i] = a * cosine[i] - b * sine[i];
+            v[2 * i + 1] = a * sine[i] + b * cosine[i];
+        }
+}
+
+/* One head of one query (D) over positions 0..pos of its sequence: out (D) = softmax(q K /
+ * sqrt(D)) V with K, V (pos + 1, D). scores is scratch for n_ctx numbers. Vaswani et al.,
+ * arXiv:1706.03762. */
+static void attention_head(float *out, const float *q, const float *keys, const float *values,
+                           int pos, int head_dim, float *scores) {
+    size_t d = (size_t)head_dim;
+    float scale = 1 / sqrtf((float)head_dim);
+    for (int u = 0; u <= pos; u++) scores[u] = dot(q, keys + (size_t)u * d, head_dim) * scale;
+    softmax(scores, pos + 1);
+    memset(out, 0, d * sizeof *out);
+    for (int u = 0; u <= pos; u++) {
+        const float *v = values + (size_t)u * d;
+        for (int i = 0; i < head_dim; i++) out[i] += scores[u] * v[i];
+    }
+}
+
+/* All heads of all rows; query heads share kv heads (GQA, arXiv:2305.13245):
+ *
+ *   H = 4 query heads, K = 2 kv heads          q0 q1 | q2 q3
+ *                                                \ /     \ /
+ *   head h reads kv head h / (H / K)              k0      k1                                     */
+static void attention(Engine *e, const Batch *b, int layer) {
+    const Config *c = &e->model->config;
+    int n_heads = c->n_heads, head_dim = c->head_dim, shared = c->n_heads / c->n_kv_heads;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int job = 0; job < b->n * n_heads; job++) {
+        int i = job / n_heads, h = job % n_heads, thread = 0;
+#ifdef _OPENMP
+        thread = omp_get_thread_num();
+#endif
+        size_t at = ((size_t)i * (size_t)n_heads + (size_t)h) * (size_t)head_dim;
+        attention_head(e->attn_out + at, e->q + at,
+                       cache_head(e->keys, e, layer, b->seq[i], h / shared),
+                       cache_head(e->values, e, layer, b->seq[i], h / shared), b->pos[i], head_dim,
+                       e->scores + (size_t)thread * (size_t)e->opt.n_ctx);
+    }
+}
+
+/* Copies row i's keys and values, (K, D), to their position in the cache. */
+static void cache_store(Engine *e, const Batch *b, int layer, int i) {
+    const Config *c = &e->model->config;
+    size_t d = (size_t)c->head_dim, row = (size_t)i * (size_t)c->n_kv_heads * d;
+    for (int h = 0; h < c->n_kv_heads; h++) {
+        size_t at = (size_t)b->pos[i] * d, from = row + (size_t)h * d;
+        memcpy(cache_head(e->keys, e, layer, b->seq[i], h) + at, e->k + from, d * sizeof(float));
+        memcpy(cache_head(e->values, e, layer, b->seq[i], h) + at, e->v + from, d * sizeof(float));
+    }
+}
+
+/* gate_i = silu(gate_i) up_i with silu(g) = g / (1 + e^-g)      (n). SwiGLU, arXiv:2002.05202. */
+static void swiglu(float *gate, const float *up, size_t n) {
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+/* x += y      (n) */
+static void add(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+static void rmsnorm_rows(float *y, const float *x, const Tensor *w, int n, const Config *c) {
+    for (int i = 0; i < n; i++) {
+        size_t row = (size_t)i * (size_t)c->dim;
+        rmsnorm(y + row, x + row, (const float *)(const void *)w->data, c->dim, c->norm_eps);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. Forward: logits of the wanted rows
+ *
+ *        x ----------------------------+-------------------------------+---->  next layer
+ *        |                             |                               ^
+ *        +-> norm -> wq -> rope -> attention -> wo -> + -> norm -> gate,up -> silu(g) u -> down
+ *                    wk -> rope -> keys
+ *                    wv ---------> values                                                        */
+
+static void watch(const Engine *e, const char *name, int layer, const float *data, int n,
+                  int cols) {
+    if (e->opt.watch) e->opt.watch(e->opt.watch_arg, name, layer, data, n, cols);
+}
+
+/* x (n, C) += attention(rmsnorm(x)) */
+static void attention_block(Engine *e, const Batch *b, int layer) {
+    const Config *c = &e->model->config;
+    const Weights *w = &e->model->weights;
+    int n = b->n, q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
+    bool exact = e->opt.exact;
+    rmsnorm_rows(e->normed, e->x, &w->attn_norm[layer], n, c);
+    watch(e, "attn_norm", layer, e->normed, n, c->dim);
+    matmul(e->q, e->normed, &w->wq[layer], n, exact);
+    matmul(e->k, e->normed, &w->wk[layer], n, exact);
+    matmul(e->v, e->normed, &w->wv[layer], n, exact);
+    for (int i = 0; i < n; i++) {
+        const float *cosine = e->cosine + (size_t)i * (size_t)c->head_dim / 2;
+        const float *sine = e->sine + (size_t)i * (size_t)c->head_dim / 2;
+        rope(e->q + (size_t)i * (size_t)q_dim, cosine, sine, c->n_heads, c->head_dim);
+        rope(e->k + (size_t)i * (size_t)kv_dim, cosine, sine, c->n_kv_heads, c->head_dim);
+        cache_store(e, b, layer, i);
+    }
+    watch(e, "q", layer, e->q, n, q_dim);
+    watch(e, "k", layer, e->k, n, kv_dim);
+    watch(e, "v", layer, e->v, n, kv_dim);
+    attention(e, b, layer);
+    watch(e, "attn_out", layer, e->attn_out, n, q_dim);
+    matmul(e->normed, e->attn_out, &w->wo[layer], n, exact);
+    add(e->x, e->normed, (size_t)n * (size_t)c->dim);
+}
+
+/* x (n, C) += w_down (silu(w_gate y) * (w_up y)),  y = rmsnorm(x) */
+static void ffn_block(Engine *e, int n, int layer) {
+    const Config *c = &e->model->config;
+    const Weights *w = &e->model->weights;
+    rmsnorm_rows(e->normed, e->x, &w->ffn_norm[layer], n, c);
+    watch(e, "ffn_norm", layer, e->normed, n, c->dim);
+    matmul(e->gate, e->normed, &w->w_gate[layer], n, e->opt.exact);
+    matmul(e->up, e->normed, &w->w_up[layer], n, e->opt.exact);
+    swiglu(e->gate, e->up, (size_t)n * (size_t)c->hidden_dim);
+    watch(e, "ffn_hidden", layer, e->gate, n, c->hidden_dim);
+    matmul(e->normed, e->gate, &w->w_down[layer], n, e->opt.exact);
+    add(e->x, e->normed, (size_t)n * (size_t)c->dim);
+}
+
+/* Refuses what would index outside the buffers; the callers' bugs, not the users'. */
+static void check_batch(const Engine *e, const Batch *b) {
+    if (b->n < 1 || b->n > e->opt.n_batch)
+        die("batch: %d tokens, expected 1 to %d", b->n, e->opt.n_batch);
+    for (int i = 0; i < b->n; i++)
+        if (b->token[i] < 0 || b->token[i] >= e->model->config.vocab_size || b->seq[i] < 0 ||
+            b->seq[i] >= e->opt.n_seq || b->pos[i] < 0 || b->pos[i] >= e->opt.n_ctx)
+            die("batch: token %d at position %d of sequence %d, expected less than %d, %d, %d",
+                b->token[i], b->pos[i], b->seq[i], e->model->config.vocab_size, e->opt.n_ctx,
+                e->opt.n_seq);
+}
+
+static float *engine_forward(Engine *e, const Batch *b) {
+    const Config *c = &e->model->config;
+    const Weights *w = &e->model->weights;
+    size_t dim = (size_t)c->dim, half = (size_t)c->head_dim / 2;
+    int wanted = 0;
+    check_batch(e, b);
+    for (int i = 0; i < b->n; i++) {
+        const Tensor *t = w->tok_emb;
+        const uint8_t *row = t->data + (size_t)b->token[i] * row_bytes(t->type, dim);
+        dequantize(e->x + (size_t)i * dim, row, t->type, 0, dim);
+        rope_angles(e->cosine + (size_t)i * half, e->sine + (size_t)i * half, b->pos[i],
+                    c->head_dim, c->rope_theta);
+    }
+    watch(e, "embedding", -1, e->x, b->n, c->dim);
+    for (int layer = 0; layer < c->n_layers; layer++) {
+        attention_block(e, b, layer);
+        ffn_block(e, b->n, layer);
+        watch(e, "layer", layer, e->x, b->n, c->dim);
+    }
+    for (int i = 0; i < b->n; i++) /* the wanted rows move to the front */
+        if (b->want[i]) memmove(e->x + dim * (size_t)wanted++, e->x + dim * (size_t)i, dim * 4);
+    if (!wanted) return NULL;
+    rmsnorm_rows(e->normed, e->x, w->out_norm, wanted, c);
+    watch(e, "output_norm", -1, e->normed, wanted, c->dim);
+    size_t n_logits = (size_t)wanted * (size_t)c->vocab_size;
+    e->logits = xrealloc(e->logits, n_logits, sizeof *e->logits, "logits");
+    matmul(e->logits, e->normed, c->tied ? w->tok_emb : w->out, wanted, e->opt.exact);
+    watch(e, "logits", -1, e->logits, wanted, c->vocab_size);
+    return e->logits;
+}
+
+/* Nothing to undo: attention reads positions 0..pos only, and what follows is written again. */
+static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
+
+const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close };
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. Sampling: logits to the next token */
+
+/* xorshift64*, as good as a sampler needs and the same on every machine. */
+static uint64_t next_random(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545F4914F6CDD1Dull;
+}
+
+static int argmax(const float *x, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+typedef struct {
+    float p;
+    int id;
+} Candidate;
+
+/* Descending probability, then ascending id: a total order, so every sort gives the same result. */
+static int candidate_cmp(const void *a, const void *b) {
+    const Candidate *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->id > y->id) - (x->id < y->id);
+}
+
+/* Tokens generated lately become less likely: a positive logit is divided by the penalty, a
+ * negative one multiplied (CTRL, arXiv:1909.05858), once per distinct token. */
+static void penalize_repeats(float *logits, const Sampler *s) {
+    for (int i = 0; i < s->n_recent; i++) {
+        bool seen = false;
+        for (int j = 0; j < i; j++) seen |= s->recent[j] == s->recent[i];
+        float *l = &logits[s->recent[i]];
+        if (!seen) *l = *l > 0 ? *l / s->repeat_penalty : *l * s->repeat_penalty;
+    }
+}
+
+/* Sorts what may be sampled to the front of c and returns how many there are: at most top_k, those
+ * of at least min_p times the best, the fewest that together reach top_p. */
+static int cut_candidates(Candidate *c, int n, const Sampler *s) {
+    float best = 0, total = 0, sum = 0;
+    int kept = 0, last;
+    for (int i = 0; i < n; i++) best = fmaxf(best, c[i].p);
+    /* A token below (1 - top_p) / n can never be needed to reach top_p: most go before the sort. */
+    float floor = fmaxf(s->min_p * best, s->top_p < 1 ? (1 - s->top_p) / (float)n : 0);
+    for (int i = 0; i < n; i++)
+        if (c[i].p >= floor || c[i].p == best) c[kept++] = c[i];
+    qsort(c, (size_t)kept, sizeof *c, candidate_cmp);
+    if (s->top_k > 0 && kept > s->top_k) kept = s->top_k;
+    for (int i = 0; i < kept; i++) total += c[i].p;
+    if (s->top_k == 0) total = 1;
+    for (last = 0; last < kept && sum < s->top_p * total; last++) sum += c[last].p;
+    return s->top_p < 1 ? last : kept;
+}
+
+/* The next token from V logits, which it changes. Temperature 0 takes the likeliest; else the
+ * probabilities softmax(logits / temperature) are cut to candidates and one of those is drawn. */
+int sample(Sampler *s, float *logits, int n_vocab) {
+    if (s->repeat_penalty != 1) penalize_repeats(logits, s);
+    int id = argmax(logits, n_vocab);
+    if (s->temperature > 0) {
+        Candidate *c = xcalloc((size_t)n_vocab, sizeof *c, "candidates");
+        for (int i = 0; i < n_vocab; i++) logits[i] /= s->temperature;
+        softmax(logits, n_vocab);
+        for (int i = 0; i < n_vocab; i++) c[i].p = logits[i], c[i].id = i;
+        int n = cut_candidates(c, n_vocab, s);
+        float sum = 0, drawn = (float)(next_random(&s->random) >> 40) * 0x1p-24f;
+        for (int i = 0; i < n; i++) sum += c[i].p;
+        drawn *= sum;
+        int i = 0;
+        for (sum = c[0].p; i < n - 1 && sum <= drawn; sum += c[i].p) i++;
+        id = c[i].id;
+        free(c);
+    }
+    if (s->n_recent == 64) memmove(s->recent, s->recent + 1, 63 * sizeof *s->recent), s->n_recent--;
+    s->recent[s->n_recent++] = id;
+    return id;
+}
+
+#ifndef OC_LIBRARY
+/* ------------------------------------------------------------------------------------------------
+ * 5. Text out: bytes of tokens become text on stdout, whole UTF-8 characters at a time. What might
+ * be the beginning of a stop string is held back until it is decided. */
+
+static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */
+
+typedef struct {
+    Buf pending;          /* bytes that are not printed yet */
+    const TextList *stop; /* stop strings; the text ends before the first of them */
+    bool stopped;
+    bool drop_space; /* SentencePiece put a space before the text's first word */
+} TextOut;
+
+/* stdout is this program's product: when it cannot be written there is no point in going on. */
+static void print_bytes(const char *s, size_t n) {
+    if (fwrite(s, 1, n, stdout) == n && !fflush(stdout)) return;
+    if (errno == EPIPE) exit(1);
+    die("stdout: cannot write: %s", strerror(errno));
+}
+
+static void text_flush(TextOut *t, size_t n) {
+    print_bytes(t->pending.data, n);
+    memmove(t->pending.data, t->pending.data + n, t->pending.n - n + 1);
+    t->pending.n -= n;
+}
+
+static void text_add(TextOut *t, const char *bytes, size_t n) {
+    buf_add(&t->pending, bytes, n);
+    const char *p = t->pending.data;
+    size_t size = t->pending.n, safe = utf8_complete(p, size), end = size + 1;
+    for (int i = 0; i < t->stop->n; i++) {
+        size_t len = strlen(t->stop->text[i]);
+        const char *hit = memmem(p, size, t->stop->text[i], len);
+        if (hit && (size_t)(hit - p) < end) end = (size_t)(hit - p);
+        for (size_t k = len < size ? len - 1 : size; k > 0; k--) /* the longest begun stop string */
+            if (!memcmp(p + size - k, t->stop->text[i], k)) {
+                if (size - k < safe) safe = size - k;
+                break;
+            }
+    }
+    if (end <= size) {
+        t->stopped = true;
+        safe = end;
+    }
+    if (safe) text_flush(t, safe);
+}
+
+/* Prints what was held back, unless it was the beginning of the stop. */
+static void text_end(TextOut *t) {
+    if (t->pending.n && !t->stopped) text_flush(t, t->pending.n);
+    buf_free(&t->pending);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 6. Generation */
+
+/* The command line's values; the table in section 9 describes them. */
+static struct {
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump;
+    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs;
+    double temperature, top_p, min_p, repeat_penalty;
+    bool exact, no_echo, no_special, verify, quiet;
+    TextList stop;
+} opt = {
+    .mode = "generate", .n_new = 256, .batch = 64, .seed = -1, .top_p = 0.9, .repeat_penalty = 1
+};
+
+typedef struct {
+    Model *model;
+    Tokenizer *tokenizer;
+    const EngineBackend *backend;
+    Engine *engine;
+    Sampler sampler;
+    int n_ctx, n_batch, pos; /* pos: tokens of the sequence so far */
+    size_t n_prompt, n_generated;
+    double prompt_seconds, seconds;
+} Session;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Feeds n tokens behind what the sequence holds, in batches, and returns the logits of the last one
+ * (of every one, if all is not NULL: copied there, (n, V)). */
+static float *feed(Session *s, const int *token, size_t n, float *all) {
+    int max = s->n_batch, *seq = xcalloc((size_t)max, 2 * sizeof *seq, "batch"), *pos = seq + max;
+    char *want = xcalloc((size_t)max, 1, "batch");
+    size_t vocab = (size_t)s->model->config.vocab_size;
+    float *logits = NULL;
+    double start = now();
+    for (size_t done = 0; done < n;) {
+        int k = n - done < (size_t)max ? (int)(n - done) : max;
+        for (int i = 0; i < k; i++) {
+            pos[i] = s->pos + i;
+            want[i] = all != NULL || done + (size_t)i + 1 == n;
+        }
+        Batch b = { k, token + done, seq, pos, want };
+        logits = s->backend->forward(s->engine, &b);
+        if (all) memcpy(all + done * vocab, logits, (size_t)k * vocab * sizeof *all);
+        s->pos += k;
+        done += (size_t)k;
+        if (!opt.quiet && isatty(2) && n > (size_t)max && now() - start > 1)
+            fprintf(stderr, "\rprompt: %zu of %zu tokens%s", done, n, done == n ? "\n" : "");
+    }
+    free(seq);
+    free(want);
+    return logits;
+}
+
+/* Makes the logits fit for sampling: rows without a token are never chosen, and a number that is
+ * not finite says that the weights or the arithmetic are broken. */
+static void check_logits(Session *s, float *logits) {
+    for (int i = 0; i < s->model->config.vocab_size; i++)
+        if (!isfinite(logits[i]))
+            die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
+                s->model->path, i, s->pos - 1, (double)logits[i]);
+    for (int i = 0; i < s->model->config.vocab_size; i++)
+        if (i >= s->model->vocab.n || s->model->vocab.type[i] == TOK_UNUSED) logits[i] = -1e30f;
+}
+
+static bool is_stop(const Vocab *v, int id) {
+    if (id == v->eos || id == v->bos) return true;
+    for (int i = 0; i < v->n_stop; i++)
+        if (id == v->stop[i]) return true;
+    return false;
+}
+
+static void put_logprob(Buf *line, const Session *s, const float *logits, int id, double log_sum) {
+    Str piece = tokenizer_piece(s->tokenizer, id, false);
+    json_put_key(line, "id");
+    json_put_int(line, id);
+    json_put_key(line, "token");
+    json_put_str(line, piece);
+    json_put_key(line, "bytes"); /* the token exactly, where it is only a part of a character */
+    json_open(line, '[');
+    for (size_t i = 0; i < piece.n; i++) json_put_int(line, (uint8_t)piece.s[i]);
+    json_close(line, ']');
+    json_put_key(line, "logprob");
+    json_put_num(line, (double)logits[id] - log_sum);
+}
+
+/* One JSON line per generated token: its log probability and those of the N likeliest tokens, in
+ * nats, before temperature and penalties. */
+static void print_logprobs(const Session *s, const float *logits, int id) {
+    int n = s->model->config.vocab_size, best = argmax(logits, n);
+    double sum = 0;
+    Buf line = { 0 };
+    Candidate *c = xcalloc((size_t)n, sizeof *c, "candidates");
+    for (int i = 0; i < n; i++) {
+        sum += exp((double)(logits[i] - logits[best]));
+        c[i].p = logits[i], c[i].id = i;
+    }
+    qsort(c, (size_t)n, sizeof *c, candidate_cmp);
+    double log_sum = (double)logits[best] + log(sum);
+    json_open(&line, '{');
+    put_logprob(&line, s, logits, id, log_sum);
+    json_put_key(&line, "top");
+    json_open(&line, '[');
+    for (int i = 0; i < s->model->vocab.n && i < opt.logprobs; i++) {
+        json_open(&line, '{');
+        put_logprob(&line, s, logits, c[i].id, log_sum);
+        json_close(&line, '}');
+    }
+    buf_add(&line, "]}\n", 3);
+    print_bytes(line.data, line.n);
+    buf_free(&line);
+    free(c);
+}
+
+/* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
+ * tokens or the end of the context; text goes to stdout. Returns true when a stop token ended it. */
+static void generate(Session *s, float *logits, TextOut *out) {
+    const Vocab *v = &s->model->vocab;
+    size_t n_vocab = (size_t)s->model->config.vocab_size;
+    float *before = opt.logprobs ? xcalloc(n_vocab, sizeof *before, "logits") : NULL;
+    double start = now();
+    for (size_t made = 0; !interrupted && (!opt.n_new || made < (size_t)opt.n_new); made++) {
+        check_logits(s, logits);
+        if (before) memcpy(before, logits, n_vocab * sizeof *before);
+        int id = sample(&s->sampler, logits, (int)n_vocab);
+        if (is_stop(v, id)) break;
+        if (before) {
+            print_logprobs(s, before, id);
+        } else {
+            Str piece = tokenizer_piece(s->tokenizer, id, false);
+            if (out->drop_space && piece.n && *piece.s == ' ') piece.s++, piece.n--;
+            out->drop_space = false;
+            text_add(out, piece.s, piece.n);
+            if (out->stopped) break;
+        }
+        s->n_generated++;
+        if (s->pos == s->n_ctx) {
+            if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
+            break;
+        }
+        logits = feed(s, &id, 1, NULL);
+    }
+    text_end(out);
+    free(before);
+    s->seconds += now() - start;
+}
+
+/* Weights read for one more token, in bytes: everything but the embedding, of which one row is
+ * read, plus the cache at the present position. */
+static double bytes_per_token(const Session *s) {
+    const Config *c = &s->model->config;
+    double bytes = 0;
+    int n;
+    TensorSpec *specs = tensor_specs(c, &n);
+    for (int i = 0; i < n; i++) {
+        bool embedding = !strcmp(specs[i].name, "token_embd.weight");
+        if (!embedding || c->tied)
+            bytes += (double)tensor_bytes(gguf_tensor(&s->model->gguf, specs[i].name));
+    }
+    free(specs);
+    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * s->pos;
+}
+
+static void print_rates(const Session *s) {
+    if (opt.quiet) return;
+    double rate = s->seconds > 0 ? (double)s->n_generated / s->seconds : 0;
+    if (s->sampler.temperature > 0) fprintf(stderr, "seed %lld\n", (long long)opt.seed);
+    fprintf(stderr, "prompt %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f GB/s\n",
+            s->n_prompt, s->prompt_seconds > 0 ? (double)s->n_prompt / s->prompt_seconds : 0,
+            s->n_generated, rate, rate * bytes_per_token(s) * 1e-9);
+}
+
+/* The logits after a whole prompt, which must fit into the context. */
+static float *feed_prompt(Session *s, const Ids *ids) {
+    double start = now();
+    float *logits = feed(s, ids->id, ids->n, NULL);
+    s->prompt_seconds += now() - start;
+    s->n_prompt += ids->n;
+    return logits;
+}
+
+static void run_generate(Session *s, const Buf *prompt) {
+    Ids ids = { 0 };
+    TextOut out = { { 0 }, &opt.stop, false, !prompt->n && s->model->vocab.add_space_prefix };
+    tokenizer_encode_prompt(s->tokenizer, prompt->data, prompt->n, !opt.no_special, &ids);
+    if (ids.n == 0)
+        die_usage("-i: an empty prompt, but this model starts no text by itself; give a prompt");
+    if (ids.n > (size_t)s->n_ctx)
+        die("prompt: %zu tokens, expected at most %d, the context; see -c", ids.n, s->n_ctx);
+    if (!opt.no_echo && !opt.logprobs && prompt->n) print_bytes(prompt->data, prompt->n);
+    generate(s, feed_prompt(s, &ids), &out);
+    if (!opt.logprobs) print_bytes("\n", 1);
+    print_rates(s);
+    free(ids.id);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 7. Chat in ChatML, byte for byte as OpenCoder was trained (FACTS 2.4):
+ * <|im_start|>system NL ... <|im_end|> NL <|im_start|>user NL ... <|im_end|> NL
+ * <|im_start|>assistant NL Only the two markers are tokens of their own; what people type is text,
+ * whatever it looks like. */
+
+typedef struct {
+    Session *s;
+    Ids ids; /* what is to be fed before the next answer */
+    int im_start, im_end;
+} Chat;
+
+/* <|im_start|>role NL content <|im_end|> NL; `open` leaves the message open at its content. */
+static void add_message(Chat *c, const char *role, const char *content, size_t n, bool open) {
+    Buf text = { 0 };
+    ids_add(&c->ids, c->im_start);
+    buf_add(&text, role, strlen(role));
+    buf_add(&text, "\n", 1);
+    buf_add(&text, content, n);
+    tokenizer_encode(c->s->tokenizer, text.data, text.n, false, &c->ids);
+    buf_free(&text);
+    if (open) return;
+    ids_add(&c->ids, c->im_end);
+    tokenizer_encode(c->s->tokenizer, "\n", 1, false, &c->ids);
+}
+
+static void chat_reset(Chat *c) {
+    c->s->backend->cut(c->s->engine, 0, c->s->pos = 0);
+    c->ids.n = 0;
+    add_message(c, "system", opt.system, strlen(opt.system), false);
+}
+
+/* Answers one user message; afterwards ids holds what closes the answer. */
+static void chat_turn(Chat *c, const char *text, size_t n) {
+    Session *s = c->s;
+    TextOut out = { { 0 }, &opt.stop, false, false };
+    size_t mark = c->ids.n;
+    add_message(c, "user", text, n, false);
+    add_message(c, "assistant", "", 0, true);
+    if (c->ids.n > (size_t)(s->n_ctx - s->pos)) {
+        fprintf(stderr,
+                "this message needs %zu tokens and the context of %d has %d left; "
+                "/reset starts over\n",
+                c->ids.n, s->n_ctx, s->n_ctx - s->pos);
+        c->ids.n = mark;
+        return;
+    }
+    generate(s, feed_prompt(s, &c->ids), &out);
+    interrupted = 0; /* Ctrl-C stops the answer, not the program */
+    print_bytes("\n", 1);
+    c->ids.n = 0;
+    ids_add(&c->ids, c->im_end);
+    tokenizer_encode(s->tokenizer, "\n", 1, false, &c->ids);
+}
+
+/* Reads a message from stdin: a line; lines that end in a backslash go on; """ opens and closes a
+ * block of lines. False at the end of the input. */
+static bool read_message(Buf *text) {
+    char *line = NULL;
+    size_t cap = 0;
+    bool block = false, more = true;
+    text->n = 0;
+    for (const char *prompt = "> "; more; prompt = ". ") {
+        if (isatty(0)) fputs(prompt, stderr);
+        ssize_t n = getline(&line, &cap, stdin);
+        if (n < 0) break;
+        if (n && line[n - 1] == '\n') n--;
+        bool fence = n == 3 && !memcmp(line, "\"\"\"", 3);
+        bool joined = !block && n && line[n - 1] == '\\';
+        block ^= fence;
+        more = block || joined;
+        if (!fence) buf_add(text, line, (size_t)(n - joined));
+        if (!fence && more) buf_add(text, "\n", 1);
+    }
+    free(line);
+    bool ended = more;
+    if (ended && isatty(0)) fputs("\n", stderr);
+    return !ended || text->n;
+}
+
+static void run_chat(Session *s, const Buf *first) {
+    Chat c = { s,
+               { 0 },
+               vocab_find(&s->model->vocab, "<|im_start|>"),
+               vocab_find(&s->model->vocab, "<|im_end|>") };
+    Buf text = { 0 };
+    if (c.im_start < 0 || c.im_end < 0)
+        die("%s: no <|im_start|> and <|im_end|> in the vocabulary, expected a chat model",
+            s->model->path);
+    chat_reset(&c);
+    if (first->n) chat_turn(&c, first->data, first->n);
+    while (read_message(&text)) {
+        if (text.n == 6 && !memcmp(text.data, "/reset", 6))
+            chat_reset(&c);
+        else if (text.n == 5 && !memcmp(text.data, "/exit", 5))
+            break;
+        else if (text.n)
+            chat_turn(&c, text.data, text.n);
+    }
+    print_rates(s);
+    buf_free(&text);
+    free(c.ids.id);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 8. Perplexity and dumps */
+
+/* -log p(id) in nats from one row of logits. */
+static double surprise(const float *logits, int n_vocab, int id) {
+    double sum = 0;
+    float max = logits[argmax(logits, n_vocab)];
+    for (int i = 0; i < n_vocab; i++) sum += exp((double)(logits[i] - max));
+    return (double)max + log(sum) - (double)logits[id];
+}
+
+/* Mean surprise of a text. Windows of n_ctx tokens advance by half their length and only the second
+ * half counts (in the first window, all of it), so every token but the first is predicted once,
+ * from at least n_ctx / 2 tokens where the text has them. */
+static void run_perplexity(Session *s, const Buf *text) {
+    Ids ids = { 0 };
+    size_t n_vocab = (size_t)s->model->config.vocab_size, counted = 0, bytes = 0;
+    double nats = 0;
+    tokenizer_encode_prompt(s->tokenizer, text->data, text->n, false, &ids);
+    if (ids.n < 2) die("%s: %zu tokens, expected at least 2", opt.perplexity, ids.n);
+    float *logits = xcalloc((size_t)s->n_batch * n_vocab, sizeof *logits, "logits");
+    size_t half = (size_t)s->n_ctx / 2 ? (size_t)s->n_ctx / 2 : 1;
+    for (size_t start = 0, done = 1; done < ids.n && !interrupted; start += half) {
+        size_t end = start + (size_t)s->n_ctx < ids.n ? start + (size_t)s->n_ctx : ids.n;
+        s->backend->cut(s->engine, 0, s->pos = 0);
+        for (size_t i = start; i < end; i += (size_t)s->n_batch) {
+            size_t n = end - i < (size_t)s->n_batch ? end - i : (size_t)s->n_batch;
+            feed(s, ids.id + i, n, logits);
+            for (size_t j = i; j < i + n && j + 1 < ids.n; j++) {
+                if (j + 1 < done || j + 1 >= end) continue;
+                nats += surprise(logits + (j - i) * n_vocab, (int)n_vocab, ids.id[j + 1]);
+                bytes += tokenizer_piece(s->tokenizer, ids.id[j + 1], false).n;
+                counted++;
+            }
+        }
+        done = end;
+        if (!opt.quiet && isatty(2)) fprintf(stderr, "\r%zu of %zu tokens", done, ids.n);
+    }
+    if (!opt.quiet && isatty(2)) fputs("\n", stderr);
+    printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
+           exp(nats / (double)counted), nats / (double)counted,
+           bytes ? nats / log(2) / (double)bytes : 0, counted, bytes);
+    free(logits);
+    free(ids.id);
+}
+
+/* Everything the forward pass of the prompt computes, as tensors of one GGUF file: blk.N.NAME, or
+ * NAME for what is outside the layers. */
+typedef struct {
+    char name[64];
+    float *data;
+    int rows, cols;
+} Dumped;
+typedef struct {
+    Dumped *item;
+    size_t n;
+} Dump;
+
+static void dump_watch(void *arg, const char *name, int layer, const float *data, int rows,
+                       int cols) {
+    Dump *d = arg;
+    size_t bytes = (size_t)rows * (size_t)cols * sizeof *data;
+    d->item = xrealloc(d->item, d->n + 1, sizeof *d->item, "activations");
+    Dumped *item = &d->item[d->n++];
+    if (layer < 0)
+        snprintf(item->name, sizeof item->name, "%s", name);
+    else
+        snprintf(item->name, sizeof item->name, "blk.%d.%s", layer, name);
+    item->data = memcpy(xcalloc(bytes, 1, "activations"), data, bytes);
+    item->rows = rows;
+    item->cols = cols;
+}
+
+static void run_dump(Session *s, const Buf *prompt, Dump *d) {
+    Ids ids = { 0 };
+    GgufWriter w = { 0 };
+    tokenizer_encode_prompt(s->tokenizer, prompt->data, prompt->n, !opt.no_special, &ids);
+    if (ids.n == 0 || ids.n > (size_t)s->n_batch)
+        die_usage("--dump-activations: a prompt of %zu tokens, expected 1 to %d; see -b", ids.n,
+                  s->n_batch);
+    feed_prompt(s, &ids);
+    gguf_put_str(&w, "general.architecture", str_of("activations"));
+    gguf_put_array(&w, "tokens", GV_I32, ids.n, ids.id);
+    for (size_t i = 0; i < d->n; i++)
+        gguf_add(&w, d->item[i].name, T_F32, d->item[i].rows, d->item[i].cols);
+    gguf_begin(&w, opt.dump);
+    for (size_t i = 0; i < d->n; i++) {
+        gguf_write(&w, d->item[i].data, (size_t)d->item[i].rows * (size_t)d->item[i].cols * 4);
+        free(d->item[i].data);
+    }
+    gguf_end(&w);
+    free(d->item);
+    free(ids.id);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 9. Command line */
+
+static const char usage[] =
+    "usage: run [MODEL] -i PROMPT [options]      continue a text\n"
+    "       run [MODEL] -m chat [options]        talk; /reset starts over, /exit or Ctrl-D ends\n"
+    "MODEL is a GGUF file; without one, models/tiny.bin beside this program.\n"
+    "  ./run model.bin -i \"def fib\"\n"
+    "  ./run model.bin -f prompt.txt -n 0 --stop \"\\n\\n\" > out.txt\n"
+    "The text goes to stdout, everything else to stderr.\n";
+
+static const Option options[] = {
+    { 'i', "prompt", NULL, "TEXT", OPT_TEXT, &opt.prompt, 0, 0, "text to continue; - reads stdin" },
+    { 'f', "file", "prompt-file", "FILE", OPT_TEXT, &opt.file, 0, 0,
+      "read the prompt from a file" },
+    { 'n', "n-predict", "max-tokens", "N", OPT_INT, &opt.n_new, 0, 1 << 30,
+      "new tokens; 0: until a stop token or a full context" },
+    { 't', "temp", "temperature", "T", OPT_FLOAT, &opt.temperature, 0, 100,
+      "0: always the likeliest token" },
+    { 'p', "top-p", NULL, "P", OPT_FLOAT, &opt.top_p, 0, 1,
+      "sample from the likeliest that reach P" },
+    { 0, "top-k", NULL, "K", OPT_INT, &opt.top_k, 0, 1 << 20,
+      "sample from the K likeliest; 0: all" },
+    { 0, "min-p", NULL, "P", OPT_FLOAT, &opt.min_p, 0, 1, "sample from those of P times the best" },
+    { 0, "repeat-penalty", NULL, "X", OPT_FLOAT, &opt.repeat_penalty, 0.01, 100,
+      "make the last 64 tokens less likely" },
+    { 's', "seed", NULL, "N", OPT_INT, &opt.seed, -1, 9e15, "of the sampling; -1: from the clock" },
+    { 'r', "stop", "reverse-prompt", "TEXT", OPT_LIST, &opt.stop, 0, 0,
+      "stop before this text; repeatable" },
+    { 'm', "mode", NULL, "MODE", OPT_TEXT, &opt.mode, 0, 0, "generate or chat" },
+    { 'y', "system", "system-prompt", "TEXT", OPT_TEXT, &opt.system, 0, 0,
+      "system message of a chat" },
+    { 'c', "ctx-size", "ctx", "N", OPT_INT, &opt.ctx, 0, 1 << 24,
+      "context in tokens; 0: the model's" },
+    { 'b', "batch-size", "batch", "N", OPT_INT, &opt.batch, 1, 65536, "prompt tokens in one pass" },
+    { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024,
+      "0: as many as the machine offers" },
+    { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512 or plain" },
+    { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
+      "vocabulary of another GGUF file" },
+    { 0, "no-echo", "no-display-prompt", NULL, OPT_FLAG, &opt.no_echo, 0, 0,
+      "do not print the prompt" },
+    { 0, "no-special", NULL, NULL, OPT_FLAG, &opt.no_special, 0, 0,
+      "<|im_end|> and the like in the prompt are plain text" },
+    { 0, "logprobs", NULL, "N", OPT_INT, &opt.logprobs, 0, 1000,
+      "JSON lines: each token and the N likeliest" },
+    { 0, "perplexity", NULL, "FILE", OPT_TEXT, &opt.perplexity, 0, 0,
+      "how well the model predicts a text" },
+    { 0, "dump-activations", NULL, "FILE", OPT_TEXT, &opt.dump, 0, 0,
+      "write all intermediate results as GGUF" },
+    { 0, "verify", NULL, NULL, OPT_FLAG, &opt.verify, 0, 0,
+      "check the checksums of large files too" },
+    { 'q', "quiet", NULL, NULL, OPT_FLAG, &opt.quiet, 0, 0, "nothing on stderr but errors" },
+    { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },
+};
+
+static void on_interrupt(int sig) {
+    (void)sig;
+    interrupted = 1;
+}
+
+/* Pages of a mapped file that someone cuts short can no longer be read. */
+static void on_bus_error(int sig) {
+    static const char text[] = "error: the model file was changed while in use\n";
+    (void)sig;
+    if (write(2, text, sizeof text - 1) < 0) _exit(1);
+    _exit(1);
+}
+
+static void install_signals(void) {
+    struct sigaction interrupt = { .sa_handler = on_interrupt },
+                     bus = { .sa_handler = on_bus_error };
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    if (sigaction(SIGINT, &interrupt, NULL) || sigaction(SIGBUS, &bus, NULL) ||
+        sigaction(SIGPIPE, &ignore, NULL))
+        die("signals: cannot install handlers: %s", strerror(errno));
+}
+
+/* models/tiny.bin beside the executable. */
+static const char *default_model(void) {
+    static char path[4096 + 32];
+    ssize_t n = readlink("/proc/self/exe", path, 4096);
+    char *slash = n > 0 ? (path[n] = 0, strrchr(path, '/')) : NULL;
+    strcpy(slash ? slash + 1 : path, "models/tiny.bin");
+    if (access(path, R_OK))
+        die("%s: not there, expected the default model; name one: ./run model.bin -i TEXT, made by "
+            "./convert CHECKPOINT_DIR model.bin or ./convert --random tiny model.bin -q q8_0",
+            path);
+    return path;
+}
+
+/* The prompt of -i, -f or -i -. */
+static void read_prompt(Buf *prompt) {
+    Error e;
+    bool from_stdin = opt.prompt && !strcmp(opt.prompt, "-");
+    if (opt.prompt && opt.file) die_usage("-i and -f: both given, expected one of them");
+    buf_add(prompt, "", 0);
+    if (opt.prompt && !from_stdin) buf_add(prompt, opt.prompt, strlen(opt.prompt));
+    if (from_stdin && !read_all(0, prompt, &e)) die("stdin: %s", e.text);
+    if (opt.file) read_file(opt.file, prompt);
+}
+
+static void session_open(Session *s, Model *m, Dump *dump) {
+    Error e;
+    memset(s, 0, sizeof *s);
+    if (opt.tokenizer) {
+        static Model other;
+        model_open_vocab(&other, opt.tokenizer);
+        if (other.vocab.n > m->config.vocab_size)
+            die("%s: %d tokens, expected at most the model's %d", opt.tokenizer, other.vocab.n,
+                m->config.vocab_size);
+        vocab_free(&m->vocab);
+        m->vocab = other.vocab;
+    }
+    s->model = m;
+    s->tokenizer = tokenizer_new(&m->vocab, &e);
+    if (!s->tokenizer) die("%s: %s", m->path, e.text);
+    s->n_ctx = opt.ctx ? (int)opt.ctx : m->config.max_ctx;
+    if (s->n_ctx > m->config.max_ctx)
+        die_usage("-c: %d, expected at most %d, what the model was trained for", s->n_ctx,
+                  m->config.max_ctx);
+    s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
+    EngineOptions o = { s->n_ctx, 1, s->n_batch, opt.exact, opt.dump ? dump_watch : NULL, dump };
+    s->backend = &cpu_engine;
+    s->engine = s->backend->open(m, &o);
+    if (opt.seed < 0) opt.seed = (int64_t)time(NULL);
+    s->sampler = (Sampler){ .temperature = (float)opt.temperature,
+                            .top_p = (float)opt.top_p,
+                            .min_p = (float)opt.min_p,
+                            .top_k = (int)opt.top_k,
+                            .repeat_penalty = (float)opt.repeat_penalty,
+                            .random = (uint64_t)opt.seed * 0x9E3779B97F4A7C15ull + 1 };
+}
+
+static void session_close(Session *s) {
+    s->backend->close(s->engine);
+    tokenizer_free(s->tokenizer);
+    model_close(s->model);
+}
+
+static void print_model(const Session *s) {
+    const Config *c = &s->model->config;
+    if (opt.quiet) return;
+    fprintf(stderr, "%s: %d layers of %d, vocabulary %d, %s, context %d, %s, %d threads\n",
+            s->model->path, c->n_layers, c->dim, c->vocab_size,
+            type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), max_threads());
+}
+
+int main(int argc, char **argv) {
+    Model model;
+    Session s;
+    Dump dump = { 0 };
+    Buf text = { 0 };
+    opt.system = "You are OpenCoder, created by OpenCoder Team.";
+    if (argc == 1) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    parse_options(argc, argv, options, usage, &opt.model, 1);
+    bool chat = !strcmp(opt.mode, "chat");
+    if (!chat && strcmp(opt.mode, "generate"))
+        die_usage("-m: '%s', expected generate or chat", opt.mode);
+    for (int i = 0; i < opt.stop.n; i++)
+        if (!opt.stop.text[i][0]) die_usage("--stop: an empty text");
+    if (!matmul_choose(opt.cpu))
+        die_usage("--cpu: '%s', not an instruction set this CPU has", opt.cpu);
+#ifdef _OPENMP
+    if (opt.threads) omp_set_num_threads((int)opt.threads);
+#endif
+    install_signals();
+    if (opt.perplexity)
+        read_file(opt.perplexity, &text);
+    else
+        read_prompt(&text);
+    model_open(&model, opt.model ? opt.model : default_model(), opt.verify);
+    session_open(&s, &model, &dump);
+    print_model(&s);
+    if (opt.perplexity)
+        run_perplexity(&s, &text);
+    else if (opt.dump)
+        run_dump(&s, &text, &dump);
+    else if (chat)
+        run_chat(&s, &text);
+    else
+        run_generate(&s, &text);
+    session_close(&s);
+    buf_free(&text);
+    close_stdout();
+    return interrupted ? 130 : 0;
+}
+#endif

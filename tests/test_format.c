@@ -1,0 +1,492 @@
+/* test_format.c: the file format and the storage types.
+ *
+ * GGUF: what is read is what was written, for keys and tensors of every type; every damaged bit and
+ * every truncation is noticed; a file beyond 4 GiB has the right offsets; a Config and a Vocab
+ * survive the way into a file and back.
+ * Types: dequantize equals gguf-py's (tests/data/blocks.gguf, recorded by make_fixtures.py),
+ * quantize inverts it, and matmul equals a product in double precision, bit for bit the same for
+ * every number of rows and threads. */
+#include "../opencoder.h" /* everything that is tested */
+#include "test.h"
+
+#ifdef _OPENMP
+#include <omp.h> /* omp_set_num_threads */
+#else
+#define omp_set_num_threads(n) (void)(n)
+#endif
+
+#define SCRATCH "build/scratch"
+
+static const uint32_t READABLE[] = { T_F32,  T_F16,  T_BF16, T_Q4_0, T_Q4_1, T_Q5_0,
+                                     T_Q5_1, T_Q8_0, T_Q4_K, T_Q5_K, T_Q6_K, T_IQ4_NL };
+static const uint32_t WRITTEN[] = { T_F32, T_F16, T_BF16, T_Q8_0, T_Q4_0 };
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* Marsaglia's xorshift: the same numbers on every machine. */
+static uint32_t random_bits(void) {
+    static uint64_t state = 88172645463325252ull;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+static float random_float(void) { return (float)random_bits() / 2147483648.0f - 1; }
+
+static float *random_floats(size_t n, float scale) {
+    float *x = xcalloc(n, 4, "test numbers");
+    for (size_t i = 0; i < n; i++) x[i] = scale * random_float();
+    return x;
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. GGUF: reading what was written */
+
+/* Writes a file with every kind of key and a tensor of every type that is written. */
+static void write_sample(const char *path) {
+    GgufWriter w = { 0 };
+    uint8_t item[13][24] = { { 0 } };
+    for (int type = 0; type < GV_COUNT; type++)
+        for (int i = 0; i < 3 * gv_size[type]; i++) item[type][i] = (uint8_t)(random_bits() & 1);
+    Str text[] = { str_of(""), { "a\0b", 3 }, str_of("caf\xc3\xa9 \xe2\x96\x81"), { "\xff", 1 } };
+    gguf_put_u32(&w, "test.u32", 4000000000u);
+    gguf_put_f32(&w, "test.f32", 1e-6f);
+    gguf_put_bool(&w, "test.bool", true);
+    for (int i = 0; i < 4; i++) {
+        char key[] = "test.string.0";
+        key[12] = (char)('0' + i);
+        gguf_put_str(&w, key, text[i]);
+    }
+    gguf_put_strings(&w, "test.strings", 4, text);
+    gguf_put_strings(&w, "test.no strings", 0, text);
+    for (uint32_t type = 0; type < GV_COUNT; type++)
+        if (gv_size[type]) {
+            char key[32];
+            snprintf(key, sizeof key, "test.array.%s", gv_name[type]);
+            gguf_put_array(&w, key, type, 3, item[type]);
+        }
+    for (size_t i = 0; i < COUNT(WRITTEN); i++)
+        gguf_add(&w, type_name(WRITTEN[i]), WRITTEN[i], i % 2 ? 1 : 3, i < 3 ? 5 : 64);
+    gguf_begin(&w, path);
+    for (uint64_t i = 0; i < w.n_tensors; i++)
+        for (uint64_t left = w.bytes[i]; left; left--) { /* in pieces of one byte */
+            uint8_t byte = (uint8_t)random_bits();
+            gguf_write(&w, &byte, 1);
+        }
+    gguf_end(&w);
+}
+
+/* Writes a parsed file again, key by key and tensor by tensor. */
+static void write_again(const Gguf *g, const char *path) {
+    GgufWriter w = { 0 };
+    for (uint64_t i = 0; i < g->n_keys; i++)
+        if (g->key[i].name.n < 16 || memcmp(g->key[i].name.s, "opencoder.crc32c", 16))
+            gguf_put_copy(&w, &g->key[i]);
+    for (uint64_t i = 0; i < g->n_tensors; i++) {
+        const Tensor *t = &g->tensor[i];
+        char name[65] = "";
+        memcpy(name, t->name.s, t->name.n);
+        gguf_add(&w, name, t->type, t->rows, t->cols);
+    }
+    gguf_begin(&w, path);
+    for (uint64_t i = 0; i < g->n_tensors; i++)
+        gguf_write(&w, g->tensor[i].data, tensor_bytes(&g->tensor[i]));
+    gguf_end(&w);
+}
+
+/* Parses and checks every checksum. */
+static bool sound(const uint8_t *data, size_t size, Error *e) {
+    Gguf g;
+    if (!gguf_parse(&g, data, size, e)) return false;
+    bool ok = gguf_check_header(&g, e);
+    for (uint64_t i = 0; ok && i < g.n_tensors; i++) ok = gguf_check_tensor(&g, i, e);
+    gguf_free(&g);
+    return ok;
+}
+
+static void test_keys(const Gguf *g) {
+    Error e;
+    int u32 = 0;
+    float f32 = 0;
+    bool yes = false;
+    Str s = { 0 };
+    const GgufKey *k = NULL;
+    CHECK(!gguf_int(g, "test.u32", true, 0, 10, &u32, &e)); /* out of range */
+    CHECK(!gguf_int(g, "test.f32", true, 0, 10, &u32, &e)); /* another type */
+    CHECK(!gguf_int(g, "test.absent", true, 0, 10, &u32, &e));
+    CHECK(gguf_int(g, "test.absent", false, 0, 10, &u32, &e) && u32 == 0);
+    CHECK(gguf_float(g, "test.f32", true, &f32, &e) && f32 == 1e-6f);
+    CHECK(gguf_bool(g, "test.bool", &yes, &e) && yes);
+    CHECK(gguf_str(g, "test.string.0", &s, &e) && s.n == 0);
+    CHECK(gguf_str(g, "test.string.1", &s, &e) && s.n == 3 && !memcmp(s.s, "a\0b", 3));
+    CHECK(gguf_array(g, "test.strings", GV_STR, 4, &k, &e) && k && k->bytes == 4 * 8 + 13);
+    CHECK(gguf_array(g, "test.no strings", GV_STR, 0, &k, &e) && k && k->count == 0);
+    CHECK(!gguf_array(g, "test.strings", GV_STR, 5, &k, &e));
+    CHECK(gguf_array(g, "test.array.f64", GV_F64, 3, &k, &e) && k && k->bytes == 24);
+    for (size_t i = 0; i < COUNT(WRITTEN); i++) {
+        const Tensor *t = gguf_tensor(g, type_name(WRITTEN[i]));
+        CHECK(t && t->type == WRITTEN[i] && t->rows == (i % 2 ? 1 : 3) &&
+              t->cols == (i < 3 ? 5 : 64) && (t->data - g->base) % 32 == 0);
+    }
+}
+
+/* Flips every bit in turn and cuts the file at every length: each must be noticed. The copy has
+ * the exact size, so that the address sanitizer sees a reader that goes too far. */
+static void test_damage(const Map *m, size_t data_end) {
+    Error e;
+    size_t unseen = 0, cut_unseen = 0;
+    uint8_t *copy = xcalloc(m->size, 1, "copy");
+    memcpy(copy, m->data, m->size);
+    CHECK(sound(copy, m->size, &e));
+    for (size_t bit = 0; bit < 8 * m->size; bit++) {
+        copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        unseen += sound(copy, m->size, &e);
+        copy[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    CHECK_INT(unseen, 0);
+    free(copy);
+    for (size_t size = 0; size < data_end; size++) {
+        copy = xcalloc(size, 1, "copy");
+        memcpy(copy, m->data, size);
+        cut_unseen += sound(copy, size, &e);
+        free(copy);
+    }
+    CHECK_INT(cut_unseen, 0);
+}
+
+static void test_gguf(void) {
+    Error e;
+    Map m, again;
+    Gguf g;
+    write_sample(SCRATCH "/sample.gguf");
+    if (!CHECK(map_file(&m, SCRATCH "/sample.gguf", &e)) ||
+        !CHECK(gguf_parse(&g, m.data, m.size, &e)))
+        return;
+    test_keys(&g);
+    write_again(&g, SCRATCH "/again.gguf");
+    if (CHECK(map_file(&again, SCRATCH "/again.gguf", &e))) {
+        CHECK(again.size == m.size && !memcmp(again.data, m.data, m.size));
+        unmap_file(&again);
+    }
+    const Tensor *last = &g.tensor[g.n_tensors - 1];
+    test_damage(&m, (size_t)(last->data - g.base) + tensor_bytes(last));
+    gguf_free(&g);
+    unmap_file(&m);
+}
+
+/* A file of more than 4 GiB that is nearly all hole: offsets and sizes need 64 bits. */
+static void test_large(void) {
+    Error e;
+    Map m;
+    Gguf g;
+    GgufWriter w = { 0 };
+    const char *path = SCRATCH "/large.gguf";
+    gguf_add(&w, "first", T_F32, 1 << 17, 1 << 13);
+    gguf_add(&w, "second", T_Q8_0, 1 << 15, 1 << 12);
+    gguf_begin(&w, path);
+    uint64_t data = w.out.pos;
+    if (ftruncate(w.out.fd, (off_t)(data + w.at))) {
+        printf("skip test_large: no room for a file of 4.1 GiB: %s\n", strerror(errno));
+    } else {
+        out_commit(&w.out);
+        if (CHECK(map_file(&m, path, &e)) && CHECK(gguf_parse(&g, m.data, m.size, &e))) {
+            CHECK(tensor_bytes(&g.tensor[0]) == 1ull << 32);
+            CHECK_INT(g.tensor[1].data - g.base, data + (1ull << 32));
+            gguf_free(&g);
+        }
+        unmap_file(&m);
+        unlink(path);
+    }
+    buf_free(&w.keys);
+    buf_free(&w.entries);
+    free(w.bytes);
+    free(w.crc);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. A Config and a Vocab on their way into a file and back */
+
+static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
+    static char name[300][8];
+    for (int i = 0; i < 300; i++) {
+        snprintf(name[i], sizeof name[i], i < 256 ? "<0x%02X>" : "t%d", (unsigned)i);
+        token[i] = str_of(name[i]);
+        score[i] = -(float)i;
+        type[i] = i < 256 ? TOK_BYTE : TOK_NORMAL;
+    }
+    token[299] = str_of("<|im_end|>");
+    type[299] = TOK_CONTROL;
+    *v = (Vocab){ .n = 300, .token = token, .score = score, .type = type, .unigram = true };
+    v->opencoder = v->add_bos = v->remove_extra_whitespaces = v->whitespace_suffix = true;
+    v->bos = 260;
+    v->eos = 261;
+    v->unk = 256;
+    v->pad = -1;
+    v->stop[0] = 299;
+    v->n_stop = 1;
+    v->n_pieces = 299;
+    v->charsmap = (Str){ "\1\0\2", 3 };
+    v->chat_template = str_of("{{ messages }}");
+}
+
+static void compare_vocab(const Vocab *got, const Vocab *want) {
+    int same = 0;
+    for (int i = 0; i < want->n; i++)
+        same += !str_cmp(got->token[i], want->token[i]) && got->score[i] == want->score[i] &&
+                got->type[i] == want->type[i];
+    CHECK_INT(got->n, want->n);
+    CHECK_INT(same, want->n);
+    CHECK(got->unigram == want->unigram && got->opencoder == want->opencoder);
+    CHECK(got->add_bos == want->add_bos && got->add_eos == want->add_eos);
+    CHECK(got->add_space_prefix == want->add_space_prefix);
+    CHECK(got->remove_extra_whitespaces == want->remove_extra_whitespaces);
+    CHECK(got->whitespace_suffix == want->whitespace_suffix);
+    CHECK(got->bos == want->bos && got->eos == want->eos);
+    CHECK(got->unk == want->unk && got->pad == want->pad);
+    CHECK(got->n_stop == 1 && got->stop[0] == want->stop[0]);
+    CHECK_INT(got->n_pieces, want->n_pieces);
+    CHECK(!str_cmp(got->charsmap, want->charsmap));
+    CHECK(!str_cmp(got->chat_template, want->chat_template));
+}
+
+static void test_model(void) {
+    Str token[300];
+    float score[300];
+    uint8_t type[300];
+    Vocab v;
+    Config c = { .dim = 40, .hidden_dim = 24, .n_layers = 3, .n_heads = 6, .n_kv_heads = 2 };
+    c.head_dim = 14;
+    c.vocab_size = 305;
+    c.max_ctx = 99;
+    c.rope_theta = 12345.5f;
+    c.norm_eps = 1e-6f;
+    c.tied = true;
+    fill_vocab(&v, token, score, type);
+    int n;
+    TensorSpec *specs = tensor_specs(&c, &n);
+    CHECK_INT(n, 3 * 9 + 2);
+    GgufWriter w = { 0 };
+    config_to_gguf(&w, &c);
+    vocab_to_gguf(&w, &v);
+    for (int i = 0; i < n; i++) gguf_add(&w, specs[i].name, T_F32, specs[i].rows, specs[i].cols);
+    gguf_begin(&w, SCRATCH "/model.gguf");
+    for (int i = 0; i < n; i++) {
+        size_t numbers = (size_t)specs[i].rows * (size_t)specs[i].cols;
+        float *x = random_floats(numbers, 1);
+        gguf_write(&w, x, 4 * numbers);
+        free(x);
+    }
+    gguf_end(&w);
+    free(specs);
+    Model m;
+    model_open(&m, SCRATCH "/model.gguf", true);
+    CHECK(m.config.dim == c.dim && m.config.hidden_dim == c.hidden_dim);
+    CHECK(m.config.n_layers == c.n_layers && m.config.n_heads == c.n_heads);
+    CHECK(m.config.n_kv_heads == c.n_kv_heads && m.config.head_dim == c.head_dim);
+    CHECK(m.config.vocab_size == c.vocab_size && m.config.max_ctx == c.max_ctx);
+    CHECK(m.config.rope_theta == c.rope_theta && m.config.norm_eps == c.norm_eps);
+    CHECK(m.config.tied == c.tied);
+    CHECK(m.weights.wk[2].rows == 28 && m.weights.w_down[1].cols == 24);
+    compare_vocab(&m.vocab, &v);
+    model_close(&m);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. Storage types */
+
+static void test_dequantize(const Gguf *blocks) {
+    for (size_t i = 0; i < COUNT(READABLE); i++) {
+        uint32_t type = READABLE[i];
+        char name[32], check_name[64];
+        snprintf(name, sizeof name, "%s.f32", type_name(type));
+        const Tensor *t = gguf_tensor(blocks, type_name(type)), *want = gguf_tensor(blocks, name);
+        if (type == T_F32) continue;
+        if (!CHECK(t && want && t->type == type)) continue;
+        size_t n = (size_t)t->rows * (size_t)t->cols, step = (size_t)type_info(type)->block;
+        size_t bytes = row_bytes(type, (size_t)t->cols), cols = (size_t)t->cols;
+        float *whole = xcalloc(n, 4, "numbers"), *parts = xcalloc(n, 4, "numbers");
+        float *expected = xcalloc(n, 4, "numbers");
+        memcpy(expected, want->data, 4 * n);
+        for (size_t r = 0; r < (size_t)t->rows; r++) {
+            dequantize(whole + r * cols, t->data + r * bytes, type, 0, cols);
+            for (size_t from = 0; from < cols; from += step)
+                dequantize(parts + r * cols + from, t->data + r * bytes, type, from, step);
+        }
+        snprintf(check_name, sizeof check_name, "dequantize %s", type_name(type));
+        check_close(check_name, whole, expected, n, 2e-7);
+        check(!memcmp(whole, parts, 4 * n), "blocks one by one give other numbers",
+              "dequantize %s in parts", type_name(type));
+        free(whole);
+        free(parts);
+        free(expected);
+    }
+}
+
+/* Every float16 and bfloat16 comes back as it was, and what lies between two of them goes to the
+ * nearer one, or to the even one from the middle. */
+static void test_halves(uint32_t type) {
+    size_t changed = 0, misplaced = 0;
+    uint16_t infinity = type == T_F16 ? 0x7C00 : 0x7F80;
+    for (uint32_t bits = 0; bits < 0x10000; bits++) {
+        uint16_t h = (uint16_t)bits, up = (uint16_t)(bits + 1), got;
+        float x, next;
+        dequantize(&x, (const uint8_t *)&h, type, 0, 1);
+        quantize((uint8_t *)&got, &x, type, 1);
+        if ((h & 0x7FFF) > infinity) { /* NaN stays NaN */
+            changed += !isnan(x) || (got & 0x7FFF) <= infinity;
+            continue;
+        }
+        changed += got != h;
+        if ((up & 0x7FFF) >= infinity || (h & 0x7FFF) >= infinity) continue;
+        dequantize(&next, (const uint8_t *)&up, type, 0, 1);
+        float middle = (float)(((double)x + (double)next) / 2);
+        float point[] = { middle, nextafterf(middle, x), nextafterf(middle, next) };
+        uint16_t want[] = { h & 1 ? up : h, h, up };
+        for (int i = 0; i < 3; i++) {
+            quantize((uint8_t *)&got, &point[i], type, 1);
+            misplaced += got != want[i];
+        }
+    }
+    check(!changed, "some changed", "quantize %s: all 65536 values come back", type_name(type));
+    check(!misplaced, "some do not", "quantize %s: rounds to nearest even", type_name(type));
+}
+
+/* A block of 32 is at most `steps` of its scale away, and quantizing it again changes nothing. */
+static void test_blocks_of_32(uint32_t type, int levels, float steps) {
+    enum { N = 32 * 64 };
+    static const float scales[] = { 1, 1e-3f, 300, 1e-6f };
+    size_t bytes = row_bytes(type, N);
+    uint8_t *first = xcalloc(bytes, 1, "blocks"), *second = xcalloc(bytes, 1, "blocks");
+    float *y = xcalloc(N, 4, "numbers");
+    size_t far = 0, changed = 0;
+    for (size_t s = 0; s < COUNT(scales); s++) {
+        float *x = random_floats(N, scales[s]);
+        memset(x + 32, 0, 4 * 32); /* a block of zeros */
+        quantize(first, x, type, N);
+        dequantize(y, first, type, 0, N);
+        quantize(second, y, type, N);
+        if (scales[s] > 1e-5f) changed += memcmp(first, second, bytes) != 0;
+        for (int b = 0; b < N; b += 32) {
+            float most = 0;
+            for (int i = b; i < b + 32; i++) most = fmaxf(most, fabsf(x[i]));
+            /* A scale below 2^-14 is a subnormal half, which is only right within 2^-25. */
+            float bound = steps * most / (float)levels + 0x1p-25f * (float)levels;
+            for (int i = b; i < b + 32; i++) far += !(fabsf(x[i] - y[i]) <= bound);
+        }
+        free(x);
+    }
+    check(!far, "some are not", "quantize %s: all within %g of a step", type_name(type),
+          (double)steps);
+    check(!changed, "some changed", "quantize %s: dequantized values come back", type_name(type));
+    free(first);
+    free(second);
+    free(y);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. matmul */
+
+/* A random matrix: recorded blocks in random order, or random numbers in the types without. */
+static Tensor random_matrix(const Gguf *blocks, uint32_t type, int rows, int cols) {
+    Tensor t = { str_of("test"), type, rows, cols, NULL };
+    size_t n = (size_t)rows * (size_t)cols, size = tensor_bytes(&t);
+    uint8_t *data = xcalloc(size, 1, "matrix");
+    if (type_info(type)->block == 1) {
+        float *x = random_floats(n, 1);
+        quantize(data, x, type, n);
+        free(x);
+    } else {
+        const Tensor *from = gguf_tensor(blocks, type_name(type));
+        size_t bytes = (size_t)type_info(type)->bytes, count = tensor_bytes(from) / bytes;
+        for (size_t i = 0; i < size / bytes; i++)
+            memcpy(data + i * bytes, from->data + random_bits() % count * bytes, bytes);
+    }
+    t.data = data;
+    return t;
+}
+
+/* want (n, rows) = x (n, cols) W^T, summed in double precision. */
+static void plain_matmul(float *want, const float *x, const Tensor *w, int n) {
+    size_t cols = (size_t)w->cols, rows = (size_t)w->rows, bytes = row_bytes(w->type, cols);
+    float *row = xcalloc(cols, 4, "row");
+    for (size_t r = 0; r < rows; r++) {
+        dequantize(row, w->data + r * bytes, w->type, 0, cols);
+        for (size_t i = 0; i < (size_t)n; i++) {
+            double sum = 0;
+            for (size_t k = 0; k < cols; k++) sum += (double)row[k] * (double)x[i * cols + k];
+            want[i * rows + r] = (float)sum;
+        }
+    }
+    free(row);
+}
+
+/* tol: for the path that may round x. The exact path is held to 2e-6. */
+static void test_product(const Gguf *blocks, uint32_t type, int rows, int cols, double tol) {
+    enum { MOST = 64 };
+    static const int batch[] = { 1, 2, 3, 5, 8, 17, MOST }, threads[] = { 1, 2, 3, 7 };
+    Tensor w = random_matrix(blocks, type, rows, cols);
+    size_t n = (size_t)MOST * (size_t)rows;
+    float *x = random_floats((size_t)MOST * (size_t)cols, 1);
+    float *want = xcalloc(n, 4, "y"), *once = xcalloc(n, 4, "y"), *y = xcalloc(n, 4, "y");
+    plain_matmul(want, x, &w, MOST);
+    for (int exact = 0; exact < 2; exact++) {
+        char name[80];
+        snprintf(name, sizeof name, "matmul %s %s %d x %d", exact ? "exact" : "fast",
+                 type_name(type), rows, cols);
+        omp_set_num_threads(2);
+        for (int i = 0; i < MOST; i++)
+            matmul(once + i * rows, x + (size_t)i * (size_t)cols, &w, 1, exact);
+        check_close(name, once, want, n, exact ? 2e-6 : tol);
+        int differ = 0;
+        for (size_t t = 0; t < COUNT(threads); t++)
+            for (size_t b = 0; b < COUNT(batch); b++) {
+                omp_set_num_threads(threads[t]);
+                memset(y, 0xff, 4 * n); /* NaN: what is not written shows */
+                matmul(y, x, &w, batch[b], exact);
+                differ += memcmp(y, once, 4 * (size_t)batch[b] * (size_t)rows) != 0;
+            }
+        check(!differ, "not bit-equal", "%s: any batch, any number of threads", name);
+    }
+    free((void *)(uintptr_t)w.data);
+    free(x);
+    free(want);
+    free(once);
+    free(y);
+}
+
+static void test_matmul(const Gguf *blocks) {
+    for (size_t i = 0; i < COUNT(READABLE); i++) {
+        uint32_t type = READABLE[i];
+        int block = type_info(type)->block;
+        double tol = type == T_F32 ? 2e-6 : block == 1 ? 1e-2 : 2e-2;
+        test_product(blocks, type, 1, block, tol);
+        test_product(blocks, type, 7, 3 * block, tol);
+        test_product(blocks, type, 13, block == 256 ? 2304 : 2240, tol);
+        test_product(blocks, type, 66, 6144, tol);
+        if (block == 1) test_product(blocks, type, 5, 90, tol);
+        if (block == 1) test_product(blocks, type, 33, 1001, tol);
+    }
+}
+
+int main(void) {
+    Error e;
+    Map m;
+    Gguf blocks;
+    mkdir("build", 0777); /* both may be there already */
+    mkdir(SCRATCH, 0777);
+    CHECK(crc32c(0, "123456789", 9) == 0xE3069283u); /* the check value of RFC 3720 */
+    test_gguf();
+    test_large();
+    test_model();
+    if (!CHECK(map_file(&m, "tests/data/blocks.gguf", &e)) ||
+        !CHECK(gguf_parse(&blocks, m.data, m.size, &e)))
+        return test_end();
+    test_dequantize(&blocks);
+    test_halves(T_F16);
+    test_halves(T_BF16);
+    test_blocks_of_32(T_Q8_0, 127, 0.57f); /* half a step, and the rounding of the scale */
+    test_blocks_of_32(T_Q4_0, 8, 1.01f);   /* the end of the range without a level of its own */
+    test_matmul(&blocks);
+    gguf_free(&blocks);
+    unmap_file(&m);
+    return test_end();
+}
