@@ -553,7 +553,7 @@ static void put_logprob(Buf *line, const Session *s, const float *logits, int id
     for (size_t i = 0; i < piece.n; i++) json_put_int(line, (uint8_t)piece.s[i]);
     json_close(line, ']');
     json_put_key(line, "logprob");
-    json_put_num(line, (double)logits[id] - log_sum);
+    json_put_num(line, (double)(float)((double)logits[id] - log_sum), true);
 }
 
 /* One JSON line per generated token: its log probability and those of the N likeliest tokens, in
@@ -585,7 +585,7 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
 }
 
 /* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
- * tokens or the end of the context; text goes to stdout. Returns true when a stop token ended it. */
+ * tokens or the end of the context. Text goes to stdout. */
 static void generate(Session *s, float *logits, TextOut *out) {
     const Vocab *v = &s->model->vocab;
     size_t n_vocab = (size_t)s->model->config.vocab_size;
