@@ -37,7 +37,8 @@
 #endif
 
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
-enum { ROWS = 4, TOKENS = 4, INT8_TOKENS = 8 }; /* tile sizes: rows and tokens held in registers */
+enum { ROWS = 4, TOKENS = 4 }; /* tile size: 16 accumulators are held in registers */
+enum { AHEAD = 512 };          /* bytes of a row to fetch ahead of their use */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Numbers of 16 bits */
@@ -248,20 +249,17 @@ void quantize(uint8_t *row, const float *x, uint32_t type, size_t n) {
     for (size_t i = 0; i < n / 32 && type == T_Q4_0; i++) quantize_q4_0(row + 18 * i, x + 32 * i);
 }
 
-/* Activations rounded to int8, block by block of 32: x ~ d q. Rows are padded with zero blocks to
- * an even number of them, because avx512 works on pairs. */
+/* Activations rounded to 8 bits, block by block of 32: x ~ d (q - 128). Rows are padded with zero
+ * blocks to an even number of them, because avx512 works on pairs. */
 typedef struct {
-    int8_t *q;    /* (n, padded) */
-    float *d;     /* (n, padded / 32) */
-    int32_t *sum; /* (n, padded / 4): sums of four neighbours of q, what code offsets multiply */
+    uint8_t *q; /* (n, padded) */
+    float *d;   /* (n, padded / 32) */
     size_t padded;
 } Rounded;
 
 static void round_token(const Rounded *r, int t, const float *x, int cols) {
-    int8_t *q = r->q + (size_t)t * r->padded;
+    uint8_t *q = r->q + (size_t)t * r->padded;
     float *d = r->d + (size_t)t * r->padded / 32;
-    int32_t *sum = r->sum + (size_t)t * r->padded / 4;
-    memset(q + cols, 0, r->padded - (size_t)cols);
     d[r->padded / 32 - 1] = 0;
     for (int b = 0; b < cols; b += 32) {
         float largest = 0, bad = 0; /* bad: NaN as soon as one number is Inf or NaN */
@@ -271,11 +269,8 @@ static void round_token(const Rounded *r, int t, const float *x, int cols) {
         }
         float inverse = largest > TINY && bad == 0 ? 127 / largest : 0;
         d[b / 32] = largest / 127 + bad;
-        for (int i = 0; i < 32; i++) q[b + i] = inverse > 0 ? (int8_t)rintf(x[b + i] * inverse) : 0;
-    }
-    for (size_t i = 0; i < r->padded / 4; i++) {
-        const int8_t *p = q + 4 * i;
-        sum[i] = p[0] + p[1] + p[2] + p[3];
+        for (int i = 0; i < 32; i++)
+            q[b + i] = inverse > 0 ? (uint8_t)(rintf(x[b + i] * inverse) + 128) : 128;
     }
 }
 
@@ -290,40 +285,52 @@ static float fold(float lane[16]) {
     return lane[0];
 }
 
-/* y[t y_stride + r] = x_t . w_r for n_rows <= ROWS rows of float32 and n tokens. */
-static void float_tile_plain(float *y, size_t y_stride, const float *x, const float *const *w,
-                             int n_rows, int cols, int n) {
-    for (int t = 0; t < n; t++)
-        for (int r = 0; r < n_rows; r++) {
+/* A group of rows of W, and where their products go: y[t y_stride + r] = x_t . row_r for n tokens. */
+typedef struct {
+    const uint8_t *row[ROWS];
+    int n_rows, cols, n;
+    uint32_t type; /* of the rows */
+    float *y;
+    size_t y_stride;
+} Group;
+
+/* Float path. x: (n, cols); rows of float32. */
+static void float_group_plain(const Group *g, const float *x) {
+    for (int t = 0; t < g->n; t++)
+        for (int r = 0; r < g->n_rows; r++) {
             float lane[16] = { 0 };
-            const float *a = x + (size_t)t * (size_t)cols, *b = w[r];
+            const float *a = x + (size_t)t * (size_t)g->cols;
+            const float *b = (const float *)(const void *)g->row[r];
             int k = 0;
-            for (; k + 16 <= cols; k += 16)
+            for (; k + 16 <= g->cols; k += 16)
                 for (int l = 0; l < 16; l++) lane[l] += a[k + l] * b[k + l];
-            for (int l = 0; k + l < cols; l++) lane[l] += a[k + l] * b[k + l];
-            y[(size_t)t * y_stride + (size_t)r] = fold(lane);
+            for (int l = 0; k + l < g->cols; l++) lane[l] += a[k + l] * b[k + l];
+            g->y[(size_t)t * g->y_stride + (size_t)r] = fold(lane);
         }
 }
 
-/* y[t y_stride] = x_t . row for n rounded tokens and one stored row of 32-blocks:
- * sum over blocks of dx (d sum (code - offset) q  +  m sum q), sums in integers. */
-static void int8_row_plain(float *y, size_t y_stride, const Rounded *x, const uint8_t *row,
-                           uint32_t type, int cols, int n) {
-    int bytes = type_info(type)->bytes, offset = code_offset(type);
-    for (int t = 0; t < n; t++) {
-        const int8_t *q = x->q + (size_t)t * x->padded;
-        float total = 0;
-        for (int b = 0; b < cols / 32; b++, q += 32) {
-            uint8_t code[32];
-            float d, m;
+/* Int8 path, rows of 32-blocks: the sum over blocks of
+ * dx (d sum (code - offset) (q - 128)  +  m sum (q - 128)), inner sums in integers. */
+static void int8_row_plain(const Group *g, const Rounded *x, int r) {
+    size_t bytes = (size_t)type_info(g->type)->bytes;
+    int offset = code_offset(g->type);
+    for (int t = 0; t < g->n; t++) g->y[(size_t)t * g->y_stride + (size_t)r] = 0;
+    for (size_t b = 0; b < (size_t)g->cols / 32; b++) {
+        uint8_t code[32];
+        float d, m;
+        unpack_block(code, &d, &m, g->row[r] + b * bytes, g->type);
+        for (int t = 0; t < g->n; t++) {
+            const uint8_t *q = x->q + (size_t)t * x->padded + 32 * b;
             int dot = 0, sum = 0;
-            unpack_block(code, &d, &m, row + (size_t)b * (size_t)bytes, type);
-            for (int i = 0; i < 32; i++) dot += (code[i] - offset) * q[i], sum += q[i];
-            float dx = x->d[(size_t)t * x->padded / 32 + (size_t)b];
-            total += dx * (d * (float)dot + m * (float)sum);
+            for (int i = 0; i < 32; i++)
+                dot += (code[i] - offset) * (q[i] - 128), sum += q[i] - 128;
+            float dx = x->d[(size_t)t * x->padded / 32 + b];
+            g->y[(size_t)t * g->y_stride + (size_t)r] += dx * (d * (float)dot + m * (float)sum);
         }
-        y[(size_t)t * y_stride] = total;
     }
+}
+static void int8_group_plain(const Group *g, const Rounded *x) {
+    for (int r = 0; r < g->n_rows; r++) int8_row_plain(g, x, r);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -340,56 +347,64 @@ INLINE float fold_avx512(__m512 v) {
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
-/* R rows times T tokens: R T accumulators; each step loads R + T vectors for R T multiply-adds. */
-INLINE void float_tile_rt(const int R, const int T, float *y, size_t y_stride, const float *x,
-                          const float *const *w, int cols) {
+/* 16 numbers of a row from number k on, as float32. */
+INLINE __m512 load_avx512(const uint8_t *row, const uint32_t type, int k, __mmask16 mask) {
+    if (type == T_F32) return _mm512_maskz_loadu_ps(mask, row + 4 * (size_t)k);
+    __m256i half = _mm256_maskz_loadu_epi16(mask, row + 2 * (size_t)k);
+    if (type == T_F16) return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); /* bf16 */
+}
+
+/* R rows from r0 times T tokens from t0: R T accumulators in registers; each step of 16 loads R + T
+ * vectors for R T multiply-adds. */
+INLINE void float_tile(const uint32_t type, const int R, const int T, const Group *g,
+                       const float *x, int r0, int t0) {
+    const size_t cols = (size_t)g->cols;
     __m512 acc[ROWS][TOKENS];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++) acc[r][t] = _mm512_setzero_ps();
-    for (int k = 0; k < cols; k += 16) {
-        __mmask16 mask = cols - k >= 16 ? 0xffff : (__mmask16)((1u << (cols - k)) - 1);
-        __m512 a[TOKENS];
+    for (int k = 0; k < g->cols; k += 16) {
+        __mmask16 mask = g->cols - k >= 16 ? 0xffff : (__mmask16)((1u << (g->cols - k)) - 1);
+        __m512 xt[TOKENS];
         for (int t = 0; t < T; t++)
-            a[t] = _mm512_maskz_loadu_ps(mask, x + (size_t)t * (size_t)cols + k);
+            xt[t] = _mm512_maskz_loadu_ps(mask, x + (size_t)(t0 + t) * cols + k);
         for (int r = 0; r < R; r++) {
-            __m512 b = _mm512_maskz_loadu_ps(mask, w[r] + k);
-            for (int t = 0; t < T; t++) acc[r][t] = _mm512_fmadd_ps(a[t], b, acc[r][t]);
+            __m512 w = load_avx512(g->row[r0 + r], type, k, mask);
+            for (int t = 0; t < T; t++) acc[r][t] = _mm512_fmadd_ps(xt[t], w, acc[r][t]);
         }
     }
     for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) y[(size_t)t * y_stride + (size_t)r] = fold_avx512(acc[r][t]);
+        for (int t = 0; t < T; t++)
+            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = fold_avx512(acc[r][t]);
 }
 
-AVX512 static void float_tile_avx512(float *y, size_t y_stride, const float *x,
-                                     const float *const *w, int n_rows, int cols, int n) {
-    int t = 0;
-    for (; t + TOKENS <= n && n_rows == ROWS; t += TOKENS)
-        float_tile_rt(ROWS, TOKENS, y + (size_t)t * y_stride, y_stride,
-                      x + (size_t)t * (size_t)cols, w, cols);
-    for (; t < n; t++)
-        for (int r = 0; r < n_rows; r++)
-            float_tile_rt(1, 1, y + (size_t)t * y_stride + r, y_stride,
-                          x + (size_t)t * (size_t)cols, w + r, cols);
+/* Covers a group with tiles; TILE(R, T, r0, t0) names one. Full groups meet TOKENS tokens at a
+ * time, then single ones; a group with missing rows, at the end of W, goes one by one. */
+#define COVER(TILE)                                                                                \
+    do {                                                                                           \
+        int t = 0;                                                                                 \
+        for (; t + TOKENS <= g->n && g->n_rows == ROWS; t += TOKENS) TILE(ROWS, TOKENS, 0, t);     \
+        for (; t < g->n && g->n_rows == ROWS; t++) TILE(ROWS, 1, 0, t);                            \
+        for (; t < g->n; t++)                                                                      \
+            for (int r = 0; r < g->n_rows; r++) TILE(1, 1, r, t);                                  \
+    } while (0)
+
+AVX512 static void float_group_avx512(const Group *g, const float *x) {
+#define F32_TILE(R, T, r, t)  float_tile(T_F32, R, T, g, x, r, t)
+#define F16_TILE(R, T, r, t)  float_tile(T_F16, R, T, g, x, r, t)
+#define BF16_TILE(R, T, r, t) float_tile(T_BF16, R, T, g, x, r, t)
+    if (g->type == T_F32)
+        COVER(F32_TILE);
+    else if (g->type == T_F16)
+        COVER(F16_TILE);
+    else
+        COVER(BF16_TILE);
 }
 
-/* f16 and bf16 rows to float32, 16 numbers a step; the other types go through dequantize. */
-AVX512 static void expand_avx512(float *out, const uint8_t *row, uint32_t type, int cols) {
-    int k = 0;
-    for (; k + 16 <= cols && (type == T_F16 || type == T_BF16); k += 16) {
-        __m256i h = _mm256_loadu_si256((const __m256i *)(row + 2 * (size_t)k));
-        __m512 f = type == T_F16
-                       ? _mm512_cvtph_ps(h)
-                       : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-        _mm512_storeu_ps(out + k, f);
-    }
-    if (k < cols) dequantize(out + k, row, type, (size_t)k, (size_t)(cols - k));
-}
-
-/* One 32-block as bytes: see unpack_block. */
+/* One 32-block as signed bytes: the codes of unpack_block less their offset. */
 INLINE __m256i unpack_avx512(const uint8_t *p, const uint32_t type) {
     p += type == T_Q4_1 || type == T_Q5_1 ? 4 : 2;
-    if (type == T_Q8_0)
-        return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)p), _mm256_set1_epi8(-128));
+    if (type == T_Q8_0) return _mm256_loadu_si256((const __m256i *)p);
     uint32_t fifth = 0;
     if (type == T_Q5_0 || type == T_Q5_1) memcpy(&fifth, p, 4), p += 4;
     __m128i v = _mm_loadu_si128((const __m128i *)p);
@@ -397,76 +412,89 @@ INLINE __m256i unpack_avx512(const uint8_t *p, const uint32_t type) {
         _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
     if (type == T_Q5_0 || type == T_Q5_1)
         code = _mm256_or_si256(code, _mm256_maskz_set1_epi8((__mmask32)fifth, 16));
-    if (type == T_IQ4_NL) {
-        __m128i level = _mm_loadu_si128((const __m128i *)iq4_nl_level);
-        level = _mm_xor_si128(level, _mm_set1_epi8(-128));
-        code = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(level), code);
-    }
-    return code;
+    if (type == T_Q4_0) code = _mm256_sub_epi8(code, _mm256_set1_epi8(8));
+    if (type == T_Q5_0) code = _mm256_sub_epi8(code, _mm256_set1_epi8(16));
+    if (type != T_IQ4_NL) return code;
+    __m128i level = _mm_loadu_si128((const __m128i *)iq4_nl_level);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(level), code);
 }
 
-/* (a x 8, b x 8): what belongs to the two blocks of a pair. */
-INLINE __m512 two_avx512(float a, float b) {
-    return _mm512_insertf32x8(_mm512_set1_ps(a), _mm256_set1_ps(b), 1);
+/* (ab[0] x 8, ab[1] x 8): the scales of a pair of blocks over the lanes they belong to. */
+INLINE __m512 each_8(__m128 ab) {
+    const __m512i lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(ab));
+}
+INLINE __m512 two_halves(const uint8_t *a, const uint8_t *b) {
+    return each_8(_mm_cvtph_ps(_mm_cvtsi32_si128(load16(a) | load16(b) << 16)));
 }
 
-/* One stored row times T rounded tokens, two blocks (64 bytes) a step. vpdpbusd multiplies unsigned
- * codes by signed q; the codes' offset is taken back with the stored sums of q:
- * sum (code - offset) q = sum code q - offset sum q, lane by lane. */
-INLINE void int8_row_t(const uint32_t type, const int T, float *y, size_t y_stride,
-                       const Rounded *x, int t0, const uint8_t *row, int cols) {
-    const int bytes = type == T_Q8_0   ? 34
-                      : type == T_Q5_1 ? 24
-                      : type == T_Q5_0 ? 22
-                      : type == T_Q4_1 ? 20
-                                       : 18;
-    const __m512i offset = _mm512_set1_epi32(-code_offset(type));
-    const bool has_min = type == T_Q4_1 || type == T_Q5_1;
-    __m512 acc[INT8_TOKENS];
-    for (int t = 0; t < T; t++) acc[t] = _mm512_setzero_ps();
-    for (int b = 0; b < cols / 32; b += 2, row += 2 * bytes) {
-        const bool pair = b + 1 < cols / 32;
-        const uint8_t *second = pair ? row + bytes : row; /* a lone last block meets q = 0 there */
-        __m512i code = _mm512_inserti64x4(_mm512_castsi256_si512(unpack_avx512(row, type)),
-                                          unpack_avx512(second, type), 1);
-        __m512 d = two_avx512(_cvtsh_ss(load16(row)), _cvtsh_ss(load16(second)));
-        __m512 m = d;
-        if (has_min) m = two_avx512(_cvtsh_ss(load16(row + 2)), _cvtsh_ss(load16(second + 2)));
+/* R stored rows times T rounded tokens, two blocks (64 bytes) a step. vpdpbusd multiplies unsigned
+ * bytes by signed ones, four products a lane. The unsigned ones are q = x + 128, and what the 128
+ * adds, 128 sum w, depends on the row alone: one more vpdpbusd per row and step, for all tokens. */
+INLINE void int8_tile(const uint32_t type, const int R, const int T, const Group *g,
+                      const Rounded *x, int r0, int t0) {
+    const bool has_min = type == T_Q4_1 || type == T_Q5_1, five = type == T_Q5_0 || type == T_Q5_1;
+    const size_t bytes = type == T_Q8_0 ? 34 : (size_t)(18 + 2 * has_min + 4 * five);
+    const __m512i zero = _mm512_setzero_si512(), ones = _mm512_set1_epi8(1);
+    __m512 acc[ROWS][TOKENS];
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++) acc[r][t] = _mm512_setzero_ps();
+    const size_t blocks = (size_t)g->cols / 32;
+    for (size_t b = 0; b < blocks; b += 2) {
+        __m512i w[ROWS], start[ROWS]; /* the row's bytes; -128 sum w */
+        __m512 d[ROWS], m[ROWS];
+        for (int r = 0; r < R; r++) {
+            const uint8_t *first = g->row[r0 + r] + b * bytes;
+            const uint8_t *second =
+                b + 1 < blocks ? first + bytes : first;             /* a lone last one: dx = 0 */
+            _mm_prefetch((const char *)first + AHEAD, _MM_HINT_T0); /* half as fast without */
+            w[r] = _mm512_inserti64x4(_mm512_castsi256_si512(unpack_avx512(first, type)),
+                                      unpack_avx512(second, type), 1);
+            start[r] = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(-128), w[r]);
+            start[r] = _mm512_sub_epi32(zero, start[r]);
+            d[r] = two_halves(first, second);
+            m[r] = has_min ? two_halves(first + 2, second + 2) : d[r];
+        }
         for (int t = 0; t < T; t++) {
-            size_t at = (size_t)(t0 + t) * x->padded + 32 * (size_t)b;
-            __m512i q = _mm512_loadu_si512(x->q + at);
-            __m512i sum = _mm512_loadu_si512(x->sum + at / 4);
-            __m512i start = has_min ? _mm512_setzero_si512() : _mm512_mullo_epi32(sum, offset);
-            __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start, code, q));
-            __m512 dx = two_avx512(x->d[at / 32], x->d[at / 32 + 1]);
-            dot = _mm512_mul_ps(dot, d);
-            if (has_min) dot = _mm512_fmadd_ps(m, _mm512_cvtepi32_ps(sum), dot);
-            acc[t] = _mm512_fmadd_ps(dot, dx, acc[t]);
+            const size_t at = (size_t)(t0 + t) * x->padded + 32 * b;
+            __m512i q = _mm512_loadu_si512(x->q + at), sum = zero;
+            __m512 dx = each_8(_mm_castpd_ps(_mm_load_sd((const double *)(x->d + at / 32))));
+            if (has_min)
+                sum = _mm512_sub_epi32(_mm512_dpbusd_epi32(zero, q, ones), _mm512_set1_epi32(512));
+            for (int r = 0; r < R; r++) {
+                __m512 dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(start[r], q, w[r]));
+                dot = _mm512_mul_ps(dot, d[r]);
+                if (has_min) dot = _mm512_fmadd_ps(m[r], _mm512_cvtepi32_ps(sum), dot);
+                acc[r][t] = _mm512_fmadd_ps(dot, dx, acc[r][t]);
+            }
         }
     }
-    for (int t = 0; t < T; t++) y[(size_t)t * y_stride] = fold_avx512(acc[t]);
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < T; t++)
+            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = fold_avx512(acc[r][t]);
 }
 
-AVX512 static void int8_row_avx512(float *y, size_t y_stride, const Rounded *x, const uint8_t *row,
-                                   uint32_t type, int cols, int n) {
-#define ROW(TYPE)                                                                                  \
+AVX512 static void int8_group_avx512(const Group *g, const Rounded *x) {
+#define CASE(TYPE, NAME)                                                                           \
     case TYPE:                                                                                     \
-        for (; t + INT8_TOKENS <= n; t += INT8_TOKENS)                                             \
-            int8_row_t(TYPE, INT8_TOKENS, y + (size_t)t * y_stride, y_stride, x, t, row, cols);    \
-        for (; t < n; t++)                                                                         \
-            int8_row_t(TYPE, 1, y + (size_t)t * y_stride, y_stride, x, t, row, cols);              \
+        COVER(NAME);                                                                               \
         break;
-    int t = 0;
-    switch (type) {
-        ROW(T_Q8_0)
-        ROW(T_Q4_0)
-        ROW(T_Q4_1)
-        ROW(T_Q5_0)
-        ROW(T_Q5_1)
-        ROW(T_IQ4_NL)
+#define Q8_0_TILE(R, T, r, t)   int8_tile(T_Q8_0, R, T, g, x, r, t)
+#define Q4_0_TILE(R, T, r, t)   int8_tile(T_Q4_0, R, T, g, x, r, t)
+#define Q4_1_TILE(R, T, r, t)   int8_tile(T_Q4_1, R, T, g, x, r, t)
+#define Q5_0_TILE(R, T, r, t)   int8_tile(T_Q5_0, R, T, g, x, r, t)
+#define Q5_1_TILE(R, T, r, t)   int8_tile(T_Q5_1, R, T, g, x, r, t)
+#define IQ4_NL_TILE(R, T, r, t) int8_tile(T_IQ4_NL, R, T, g, x, r, t)
+    switch (g->type) {
+        CASE(T_Q8_0, Q8_0_TILE)
+        CASE(T_Q4_0, Q4_0_TILE)
+        CASE(T_Q4_1, Q4_1_TILE)
+        CASE(T_Q5_0, Q5_0_TILE)
+        CASE(T_Q5_1, Q5_1_TILE)
+        CASE(T_IQ4_NL, IQ4_NL_TILE)
     default: break;
     }
-#undef ROW
+#undef CASE
 }
 
 static bool avx512_here(void) {
@@ -479,28 +507,22 @@ static bool avx512_here(void) {
 /* ------------------------------------------------------------------------------------------------
  * 6. matmul: picks the level once, then shares the rows among the threads */
 
-static void expand_plain(float *out, const uint8_t *row, uint32_t type, int cols) {
-    dequantize(out, row, type, 0, (size_t)cols);
-}
 static bool plain_here(void) { return true; }
 
 typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
-    void (*expand)(float *out, const uint8_t *row, uint32_t type, int cols);
-    void (*float_tile)(float *y, size_t y_stride, const float *x, const float *const *w, int n_rows,
-                       int cols, int n);
-    void (*int8_row)(float *y, size_t y_stride, const Rounded *x, const uint8_t *row, uint32_t type,
-                     int cols, int n);
+    bool loads_halves;  /* float_group takes rows of f16 and bf16 as they are, not only f32 */
+    void (*float_group)(const Group *g, const float *x);
+    void (*int8_group)(const Group *g, const Rounded *x);
 } Level;
 
 static const Level levels[] = { /* best first */
 #ifdef HAVE_AVX512
-                                { "avx512", avx512_here, expand_avx512, float_tile_avx512,
-                                  int8_row_avx512 },
+                                { "avx512", avx512_here, true, float_group_avx512,
+                                  int8_group_avx512 },
 #endif
-                                { "plain", plain_here, expand_plain, float_tile_plain,
-                                  int8_row_plain }
+                                { "plain", plain_here, false, float_group_plain, int8_group_plain }
 };
 static const Level *level;
 
@@ -535,8 +557,8 @@ static int thread_number(void) {
 
 /* Scratch memory that grows and stays: a fresh block per product would be paged in each time. */
 static void *scratch(int slot, size_t bytes) {
-    static void *memory[4];
-    static size_t size[4];
+    static void *memory[3];
+    static size_t size[3];
     if (bytes > size[slot]) {
         free(memory[slot]);
         memory[slot] = NULL;
@@ -547,48 +569,48 @@ static void *scratch(int slot, size_t bytes) {
     return memory[slot];
 }
 
-static void matmul_float(float *y, const float *x, const Tensor *w, int n) {
-    size_t bytes = row_bytes(w->type, (size_t)w->cols), cols = (size_t)w->cols;
-    float *expanded =
-        w->type == T_F32 ? NULL : scratch(0, (size_t)thread_count() * ROWS * cols * 4);
-#pragma omp parallel for schedule(static)
-    for (int r0 = 0; r0 < w->rows; r0 += ROWS) {
-        int n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
-        const float *row[ROWS];
-        for (int r = 0; r < n_rows; r++) {
-            const uint8_t *stored = w->data + (size_t)(r0 + r) * bytes;
-            row[r] = (const float *)(const void *)stored;
-            if (!expanded) continue;
-            float *out = expanded + ((size_t)thread_number() * ROWS + (size_t)r) * cols;
-            level->expand(out, stored, w->type, w->cols);
-            row[r] = out;
-        }
-        level->float_tile(y + r0, (size_t)w->rows, x, row, n_rows, w->cols, n);
+/* The rows of one group; float path: unpacked to float32 unless the level reads them as they are. */
+static void group_rows(Group *g, const Tensor *w, int r0, float *unpacked) {
+    size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
+    g->n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
+    g->type = unpacked ? T_F32 : w->type;
+    for (int r = 0; r < g->n_rows; r++) {
+        g->row[r] = w->data + (size_t)(r0 + r) * bytes;
+        if (!unpacked) continue;
+        float *out = unpacked + ((size_t)thread_number() * ROWS + (size_t)r) * cols;
+        dequantize(out, g->row[r], w->type, 0, cols);
+        g->row[r] = (const uint8_t *)out;
     }
 }
 
-static void matmul_int8(float *y, const float *x, const Tensor *w, int n) {
-    size_t bytes = row_bytes(w->type, (size_t)w->cols), padded = ((size_t)w->cols + 63) / 64 * 64;
-    Rounded r = { scratch(1, (size_t)n * padded), scratch(2, (size_t)n * padded / 8),
-                  scratch(3, (size_t)n * padded), padded };
+/* y (n, rows) = x (n, cols) W^T. Threads share the groups of rows; each element of y is one
+ * thread's work, which is why their number changes nothing. Tensors are aligned in the file
+ * (gguf_place), so rows of float32 can be read in place. */
+void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
+    if (!level) matmul_choose(NULL);
+    size_t cols = (size_t)w->cols, padded = (cols + 63) / 64 * 64;
+    bool int8 = type_info(w->type)->block == 32 && !exact;
+    bool as_stored = int8 || w->type == T_F32 ||
+                     (level->loads_halves && (w->type == T_F16 || w->type == T_BF16));
+    float *unpacked = as_stored ? NULL : scratch(0, (size_t)thread_count() * ROWS * cols * 4);
+    Rounded rounded = { NULL, NULL, padded };
+    if (int8) {
+        rounded.q = scratch(1, (size_t)n * padded);
+        rounded.d = scratch(2, (size_t)n * padded / 8);
+    }
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
-        for (int t = 0; t < n; t++) round_token(&r, t, x + (size_t)t * (size_t)w->cols, w->cols);
+        for (int t = 0; t < (int8 ? n : 0); t++)
+            round_token(&rounded, t, x + (size_t)t * cols, w->cols);
 #pragma omp for schedule(static)
-        for (int row = 0; row < w->rows; row++)
-            level->int8_row(y + row, (size_t)w->rows, &r, w->data + (size_t)row * bytes, w->type,
-                            w->cols, n);
+        for (int r0 = 0; r0 < w->rows; r0 += ROWS) {
+            Group g = { .cols = w->cols, .n = n, .y = y + r0, .y_stride = (size_t)w->rows };
+            group_rows(&g, w, r0, unpacked);
+            if (int8)
+                level->int8_group(&g, &rounded);
+            else
+                level->float_group(&g, x);
+        }
     }
-}
-
-/* y (n, rows) = x (n, cols) W^T. Tensors are 32-byte aligned in the file, so f32 rows are used in
- * place. */
-void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
-    if (!level) matmul_choose(NULL);
-    bool blocks_of_32 = type_info(w->type)->block == 32;
-    if (blocks_of_32 && !exact)
-        matmul_int8(y, x, w, n);
-    else
-        matmul_float(y, x, w, n);
 }
