@@ -46,7 +46,7 @@ tokenizer_main := tokenizer
 tokenizer_parts :=
 convert_main := export/convert
 convert_parts := $(EXPORT) matmul tokenizer
-TEST_PARTS := $(basename $(wildcard run.c matmul.c tokenizer.c export/*.c))
+test_parts := run matmul tokenizer
 
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
@@ -62,7 +62,7 @@ $(1)/%.o: %.c $(1)/flags
 $(1)/lib/%.o: %.c $(1)/flags
 	@mkdir -p $$(@D)
 	$$(CC) $$(FLAGS) $(3) -DOC_LIBRARY -MMD -MP -c -o $$@ $$<
-$(1)/tests/test_%: $(1)/tests/test_%.o $(TEST_PARTS:%=$(1)/lib/%.o)
+$(1)/tests/test_%: $(1)/tests/test_%.o $(test_parts:%=$(1)/lib/%.o)
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
 # Holds the command line, so that other flags or another compiler rebuild everything.
 $(1)/flags: FORCE
@@ -116,10 +116,10 @@ check: ## ceilings, line and function lengths, formatting, static checks
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] export/*.[ch] tests/*.[ch] bench/*.c
 
-build/bandwidth: bench/bandwidth.c build/flags
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $< $(LIBS)
+build/machine: bench/machine.c build/flags
+	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
 
-bench: all build/bandwidth ## measure decode and prompt speed against this machine's bandwidth
+bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test

@@ -519,12 +519,13 @@ void tokenizer_free(Tokenizer *t);
 /* Appends the ids of text (n bytes, any bytes). `special`: token texts such as <|im_end|> in the
  * text become that token, as in Hugging Face; otherwise they are spelled out as ordinary text. */
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *ids);
+/* The same as a prompt: BOS in front where the vocabulary adds one. EOS is never added. */
+void tokenizer_encode_prompt(const Tokenizer *t, const char *text, size_t n, bool special,
+                             Ids *ids);
 /* The bytes of one token in running text: U+2581 is a space, a byte token is its byte; control
  * tokens are their name, or empty when `plain`. The result lives as long as the tokenizer. */
 Str tokenizer_piece(const Tokenizer *t, int id, bool plain);
 /* The whole text of n ids. With the space prefix of SentencePiece, the first space is dropped. */
-/* The ids of a prompt: BOS where the vocabulary adds one, then the text. */
-void tokenizer_encode_prompt(const Tokenizer *t, const char *text, size_t n, bool special, Ids *ids);
 void tokenizer_decode(const Tokenizer *t, const int *id, size_t n, bool plain, Buf *out);
 void ids_add(Ids *ids, int id);
 /* How many of the n bytes can be printed without splitting a UTF-8 character that has begun. */

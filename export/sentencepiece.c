@@ -146,6 +146,7 @@ static bool parse_piece(Vocab *v, int i, Str message, Error *e) {
     Cursor c = cursor_of(message);
     Field f;
     snprintf(what, sizeof what, "piece %d", i);
+    v->token[i] = str_of(""); /* vocab_check refuses a piece that stays without text */
     v->type[i] = TOK_NORMAL;
     while (c.p < c.end) {
         if (!next_field(&c, what, &f, e)) return false;
@@ -324,8 +325,7 @@ void spm_write(Buf *out, const Vocab *v) {
     for (int i = 0; unk == n && i < n; i++)
         if (v->type[i] == TOK_UNKNOWN) unk = i;
     for (int i = 0; i < n; i++) {
-        /* A token's literal text may be what made <unk> a control token: hfvocab.c. */
-        int type = i == unk ? TOK_UNKNOWN : v->type[i];
+        int type = i == unk ? TOK_UNKNOWN : v->type[i] == TOK_UNKNOWN ? TOK_CONTROL : v->type[i];
         put_piece(out, v->token[i], v->score[i], type);
     }
     if (unk == n) put_piece(out, str_of("<unk>"), 0, TOK_UNKNOWN), n++;

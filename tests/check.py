@@ -33,6 +33,21 @@ def skip(name, why):
     print(f"skip {name}: {why}", flush=True)
 
 
+def relay(name, done):
+    """Counts the checks of a C test that was started, under the name of what it was started on."""
+    global failed
+    lines = done.stdout.decode(errors="replace").splitlines()
+    bad = sum(line.startswith("FAIL ") for line in lines)
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word in ("ok", "FAIL", "skip"):
+            print(f"{word} {name}: {rest}", flush=True)
+    failed += bad
+    if bool(done.returncode) != bool(bad):
+        check(f"{name}: ends well", False,
+              f"exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
+
+
 def program(name):
     return os.path.join(BIN, name)
 

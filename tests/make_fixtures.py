@@ -14,7 +14,7 @@ A reference is a GGUF file without a model: arrays are keys, matrices are f32 te
 
     tokens, logits              a sequence and the logits at each of its positions
     long_tokens, long_positions, long_logits    a sequence of 1200, logits at a few positions
-    greedy                      what follows `tokens` when the most probable token is taken each time
+    greedy                      what follows `tokens` when the likeliest token is taken each time
     hidden.0 to hidden.L        the residual stream before each layer, and after the last norm
     versions, seed              how it was made"""
 

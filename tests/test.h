@@ -10,7 +10,7 @@
 #include <stdarg.h>  /* va_list */
 #include <stdbool.h> /* bool */
 #include <stdio.h>   /* printf */
-#include <stdlib.h>  /* EXIT_FAILURE */
+#include <stdlib.h>  /* EXIT_FAILURE, size_t */
 
 #if defined(__GNUC__)
 #define TEST_API          static __attribute__((unused))
@@ -72,6 +72,16 @@ TEST_API bool check_close(const char *name, const float *got, const float *want,
     snprintf(why, sizeof why, "at %zu of %zu got %.9g, expected %.9g", i, n, n ? (double)got[i] : 0,
              n ? (double)want[i] : 0);
     return check(n > 0 && error <= tol, why, "%s (error %.1e, at most %.0e)", name, error, tol);
+}
+
+/* The same bytes. */
+TEST_API bool check_same(const char *name, const void *got, const void *want, size_t bytes) {
+    const unsigned char *a = got, *b = want;
+    char why[96];
+    size_t i = 0;
+    while (i < bytes && a[i] == b[i]) i++;
+    snprintf(why, sizeof why, "byte %zu of %zu is the first to differ", i, bytes);
+    return check(i == bytes, why, "%s", name);
 }
 
 TEST_API int test_end(void) {

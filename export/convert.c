@@ -1,0 +1,217 @@
+/* convert.c: from a checkpoint of any kind to model.bin, and from model.bin to Hugging Face.
+ *
+ *     ./convert OpenCoder-1.5B-Instruct model.bin -q q8_0      a downloaded directory
+ *     ./convert model.bin small.bin -q q4_0                    a GGUF file, requantized
+ *     ./convert stories15M.bin s.bin --tokenizer tokenizer.bin a file of llama2.c
+ *     ./convert model.bin directory -o hf                      and back
+ *     ./convert --random 8b m8.bin -q q4_0                     a random model of that shape
+ *     ./convert --inspect model.bin      --check model.bin     what is in a file; is it sound
+ *
+ * What to know first: whatever comes in is a Source, a list of tensors in mapped files (source.c);
+ * whatever goes out is written a few rows at a time (stream.c). So there is one loop for all pairs
+ * of formats, and memory does not grow with the model. The formats are in the other files here.
+ * Build: make convert. Test: tests/test_format.c, tests/test_run.py, tests/badinput.py. */
+
+#include "export.h"
+#include <strings.h> /* strcasecmp */
+
+/* What most of the weights are, in the numbers that llama.cpp gives to kinds of files. */
+static uint32_t file_type(uint32_t type) {
+    static const uint8_t kind[T_COUNT] = {
+        [T_F32] = 0,  [T_F16] = 1,   [T_Q4_0] = 2,  [T_Q4_1] = 3,  [T_Q5_0] = 8,    [T_Q5_1] = 9,
+        [T_Q8_0] = 7, [T_Q4_K] = 15, [T_Q5_K] = 17, [T_Q6_K] = 18, [T_IQ4_NL] = 25, [T_BF16] = 32,
+    };
+    return kind[type];
+}
+
+uint32_t stored_type(Str name, int cols, uint32_t type) {
+    if (is_norm(name)) return T_F32;
+    return cols % type_info(type)->block ? T_F16 : type;
+}
+
+void put_model_keys(GgufWriter *w, const Config *c, const Vocab *v, Str name, uint32_t type) {
+    config_to_gguf(w, c);
+    gguf_put_str(w, "general.name", name);
+    gguf_put_u32(w, "general.file_type", file_type(type));
+    vocab_to_gguf(w, v);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * Any source to GGUF */
+
+static bool begins(Str s, const char *with) {
+    return s.n >= strlen(with) && !memcmp(s.s, with, strlen(with));
+}
+
+/* models/My-1B/ -> My-1B, model.bin -> model */
+static Str base_name(const char *path) {
+    static const char *const end[] = { ".gguf", ".bin" };
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t start = n;
+    while (start && path[start - 1] != '/') start--;
+    Str name = { path + start, n - start };
+    for (int i = 0; i < 2; i++) {
+        size_t n_end = strlen(end[i]);
+        if (name.n > n_end && !memcmp(name.s + name.n - n_end, end[i], n_end)) name.n -= n_end;
+    }
+    return name;
+}
+
+/* Author, license and the like of another file's header; what we write ourselves is left out. */
+static void copy_keys(GgufWriter *w, const Gguf *from, bool keep_optimizer) {
+    static const char *const ours[] = { "architecture", "alignment", "quantization_version", "name",
+                                        "file_type" };
+    for (uint64_t i = 0; i < from->n_keys; i++) {
+        Str name = from->key[i].name;
+        bool copy = begins(name, "general.");
+        for (size_t k = 0; k < sizeof ours / sizeof *ours && copy; k++)
+            copy = !(name.n == 8 + strlen(ours[k]) &&
+                     begins((Str){ name.s + 8, name.n - 8 }, ours[k]));
+        if (copy || (keep_optimizer && begins(name, "opencoder.train.")))
+            gguf_put_copy(w, &from->key[i]);
+    }
+}
+
+static void add_tensor(GgufWriter *w, const Tensor *t, uint32_t type) {
+    char name[80];
+    snprintf(name, sizeof name, "%.*s", STR(t->name));
+    gguf_add(w, name, type, t->rows, t->cols);
+}
+
+static void write_gguf(void *to, const void *bytes, size_t n) { gguf_write(to, bytes, n); }
+
+/* The tensors to write: those of the model and, if wanted, the optimizer's. To be freed. */
+static Tensor *list_tensors(const Source *s, bool keep_optimizer, int *n) {
+    Tensor *list = xcalloc((size_t)s->n_tensors + s->gguf.n_tensors, sizeof *list, "tensors");
+    *n = s->n_tensors;
+    memcpy(list, s->tensor, (size_t)*n * sizeof *list);
+    for (uint64_t i = 0; i < s->gguf.n_tensors && keep_optimizer; i++)
+        if (begins(s->gguf.tensor[i].name, "opt.")) list[(*n)++] = s->gguf.tensor[i];
+    return list;
+}
+
+/* type T_COUNT: as in the source. */
+static uint32_t target_type(const Tensor *t, uint32_t type) {
+    if (begins(t->name, "opt.")) return t->type;
+    if (type != T_COUNT || is_norm(t->name)) return stored_type(t->name, t->cols, type);
+    return t->type;
+}
+
+static void convert_gguf(const Source *s, const char *in, const char *out, uint32_t type,
+                         bool keep_optimizer) {
+    GgufWriter w = { 0 };
+    Sink sink = { write_gguf, &w };
+    Error e;
+    Str name = base_name(in);
+    int n, n_specs;
+    Tensor *list = list_tensors(s, keep_optimizer, &n);
+    TensorSpec *spec = tensor_specs(&s->config, &n_specs);
+    if (s->kind == SOURCE_GGUF && !gguf_str(&s->gguf, "general.name", &name, &e))
+        die("%s: %s", in, e.text);
+    put_model_keys(&w, &s->config, &s->vocab, name, type == T_COUNT ? s->type : type);
+    copy_keys(&w, &s->gguf, keep_optimizer);
+    for (int i = 0; i < n; i++) add_tensor(&w, &list[i], target_type(&list[i], type));
+    uint64_t total = w.at;
+    gguf_begin(&w, out);
+    for (int i = 0; i < n; i++) {
+        RowOrder *order = i < n_specs && spec[i].permuted && s->halves ? permute_row : NULL;
+        if (!source_verify(s, &list[i], &e) ||
+            !stream_tensor(s, &list[i], target_type(&list[i], type), order, sink, &e))
+            die("%s: %s", in, e.text);
+        progress("converting", w.out.pos, total);
+    }
+    gguf_end(&w);
+    progress("converting", total, total);
+    free(list);
+    free(spec);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * The command line */
+
+static uint32_t parse_type(const char *text) {
+    static const uint32_t types[] = { T_F32, T_F16, T_BF16, T_Q8_0, T_Q4_0 };
+    for (size_t i = 0; text && i < sizeof types / sizeof *types; i++)
+        if (!strcasecmp(text, type_name(types[i]))) return types[i];
+    if (text) die_usage("-q: '%s', expected f32, f16, bf16, q8_0 or q4_0", text);
+    return T_COUNT;
+}
+
+/* Reading the mapped IN while it is replaced would work, but no one means it. */
+static void refuse_same_file(const char *in, const char *out) {
+    struct stat a, b;
+    if (!stat(in, &a) && !stat(out, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        die_usage("%s: OUT is IN itself, expected another name", out);
+}
+
+#ifndef OC_LIBRARY
+static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf]\n"
+                            "       convert --random 1.5b|8b|tiny OUT [-q TYPE] [--seed N]\n"
+                            "       convert --inspect F\n"
+                            "       convert --check F\n"
+                            "IN and F: a Hugging Face directory, a GGUF file, or a llama2.c .bin";
+
+int main(int argc, char **argv) {
+    const char *file[2], *type_text = NULL, *format = "gguf", *tokenizer = NULL, *shape = NULL;
+    const char *inspect_file = NULL, *check_file = NULL;
+    bool keep_optimizer = false;
+    int64_t seed = 42;
+    const Option table[] = {
+        { 'q', "quantize", "type", "TYPE", OPT_TEXT, &type_text, 0, 0,
+          "f32, f16, bf16, q8_0 or q4_0 for every matrix [the types of IN]" },
+        { 'o', "output-format", NULL, "FORMAT", OPT_TEXT, &format, 0, 0,
+          "gguf, or hf: a directory for transformers [gguf]" },
+        { 0, "tokenizer", NULL, "FILE", OPT_TEXT, &tokenizer, 0, 0,
+          "tokenizer.bin or a SentencePiece .model for a llama2.c file" },
+        { 0, "keep-optimizer", NULL, NULL, OPT_FLAG, &keep_optimizer, 0, 0,
+          "keep the optimizer's state of a training checkpoint" },
+        { 0, "random", NULL, "SHAPE", OPT_TEXT, &shape, 0, 0,
+          "write random weights of the shape 1.5b, 8b or tiny" },
+        { 0, "seed", NULL, "N", OPT_INT, &seed, 0, 9e15, "which random weights" },
+        { 0, "inspect", NULL, "F", OPT_TEXT, &inspect_file, 0, 0,
+          "print hyperparameters, tokenizer and tensors of F" },
+        { 0, "check", NULL, "F", OPT_TEXT, &check_file, 0, 0,
+          "verify every checksum of F, look for NaN and infinity" },
+        { 0 },
+    };
+    int n = parse_options(argc, argv, table, usage, file, 2);
+    uint32_t type = parse_type(type_text);
+    bool hf = !strcmp(format, "hf"), looks = inspect_file || check_file;
+    const char *in = inspect_file ? inspect_file : check_file ? check_file : file[0];
+    Source s;
+    Error e;
+
+    if (!hf && strcmp(format, "gguf")) die_usage("-o: '%s', expected gguf or hf", format);
+    if ((inspect_file != NULL) + (check_file != NULL) + (shape != NULL) > 1)
+        die_usage("--inspect, --check and --random together, expected one of them");
+    if (n != (looks ? 0 : shape ? 1 : 2))
+        die_usage("%d file names, expected %s", n,
+                  looks   ? "none but F"
+                  : shape ? "OUT"
+                          : "IN and OUT");
+    if (shape && hf) die_usage("--random with -o hf, expected gguf");
+    if (hf && (type == T_Q8_0 || type == T_Q4_0))
+        die_usage("-q: '%s' with -o hf, expected f32, f16 or bf16", type_text);
+    if (hf && keep_optimizer) die_usage("--keep-optimizer with -o hf, expected gguf");
+    signal(SIGXFSZ,
+           SIG_IGN); /* a file size limit is then an error of write, reported like others */
+    if (shape) {
+        random_write(shape, file[0], type == T_COUNT ? T_BF16 : type, (uint64_t)seed);
+        return 0;
+    }
+    if (!looks) refuse_same_file(file[0], file[1]);
+    if (!source_open(&s, in, tokenizer, &e)) die("%s", e.text);
+    if (inspect_file)
+        inspect(&s, in);
+    else if (check_file)
+        check(&s, in);
+    else if (hf)
+        hf_write(&s, in, file[1], type);
+    else
+        convert_gguf(&s, in, file[1], type, keep_optimizer);
+    source_close(&s);
+    close_stdout();
+    return 0;
+}
+#endif

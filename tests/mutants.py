@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""mutants.py: `make mutants`. A test that nothing can fail is worth nothing.
+
+Copies the tree to build/mutants, makes one wrong edit after the other there, builds, and runs the
+tests that should notice. Prints one line per mutant; a mutant that no test notices is a failure,
+and so is an edit that no longer applies or compiles. Arguments choose mutants by part of their
+name. About ten seconds each."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from check import ROOT, check, end
+
+TREE = os.path.join(ROOT, "build", "mutants")
+
+# name, file, what stands there (exactly once), what is to stand there, tests that must fail
+MUTANTS = [
+    # the model
+    ("rope turns half-split pairs", "run.c",
+     "float a = v[2 * i], b = v[2 * i + 1];\n            v[2 * i] = a * cosine[i] - b * sine[i];\n"
+     "            v[2 * i + 1] = a",
+     "float a = v[i], b = v[i + head_dim / 2];\n            v[i] = a * cosine[i] - b * sine[i];\n"
+     "            v[i + head_dim / 2] = a", "test_run"),
+    ("rope turns the other way", "run.c", "a * cosine[i] - b * sine[i];",
+     "a * cosine[i] + b * sine[i];", "test_run"),
+    ("rope frequencies lag by one", "run.c", "(float)(2 * i) / (float)head_dim",
+     "(float)(2 * i + 2) / (float)head_dim", "test_run"),
+    ("theta is ignored", "run.c", "pow((double)theta,", "pow(10000.0 + 0 * (double)theta,",
+     "test_run"),
+    ("positions start at one", "run.c", "(float)pos * frequency",
+     "(float)(pos + (pos > 0)) * frequency", "test_run"),
+    ("queries are not turned", "run.c",
+     "rope(e->q + (size_t)i * (size_t)q_dim, cosine, sine, c->n_heads, c->head_dim);",
+     "(void)q_dim;", "test_run"),
+    ("keys are turned for one head only", "run.c",
+     "cosine, sine, c->n_kv_heads, c->head_dim);", "cosine, sine, 1, c->head_dim);", "test_run"),
+    ("1/sqrt(head_dim) is missing", "run.c", "float scale = 1 / sqrtf((float)head_dim);",
+     "float scale = 1;", "test_run"),
+    ("1/sqrt(head_dim - 1)", "run.c",
+     "float scale = 1 / sqrtf((float)head_dim);", "float scale = 1 / sqrtf((float)head_dim - 1);",
+     "test_run"),
+    ("mask: the token does not see itself", "run.c", "softmax(scores, pos + 1);",
+     "if (pos) scores[pos] = -1e30f;\n    softmax(scores, pos + 1);", "test_run"),
+    ("mask: the first token is never seen", "run.c", "softmax(scores, pos + 1);",
+     "if (pos) scores[0] = -1e30f;\n    softmax(scores, pos + 1);", "test_run"),
+    ("grouped heads: h % K for h / (H / K)", "run.c",
+     "cache_head(e->keys, e, layer, b->seq[i], h / shared)",
+     "cache_head(e->keys, e, layer, b->seq[i], h % c->n_kv_heads)", "test_run"),
+    ("sequences share a cache", "run.c", "* (size_t)e->opt.n_seq + (size_t)seq)",
+     "* (size_t)e->opt.n_seq + 0 * (size_t)seq)", "test_run"),
+    ("layers share a cache", "run.c", "((size_t)layer * (size_t)e->opt.n_seq",
+     "((size_t)(layer & 0) * (size_t)e->opt.n_seq", "test_run"),
+    ("epsilon is 1e-5 for all", "run.c", "c->dim, c->norm_eps)", "c->dim, 1e-5f)", "test_run"),
+    ("epsilon is outside the root", "run.c", "sqrtf(dot(x, x, n) / (float)n + eps)",
+     "(sqrtf(dot(x, x, n) / (float)n) + eps)", "test_run"),
+    ("norm weights are not applied", "run.c", "y[i] = x[i] * scale * w[i];",
+     "y[i] = x[i] * scale, (void)w;", "test_run"),
+    ("gate and up are swapped", "run.c",
+     "matmul(e->gate, e->normed, &w->w_gate[layer], n, e->opt.exact);\n"
+     "    matmul(e->up, e->normed, &w->w_up[layer], n, e->opt.exact);",
+     "matmul(e->gate, e->normed, &w->w_up[layer], n, e->opt.exact);\n"
+     "    matmul(e->up, e->normed, &w->w_gate[layer], n, e->opt.exact);", "test_run"),
+    ("silu without its x", "run.c", "gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i]",
+     "gate[i] = 1 / (1 + expf(-gate[i])) * up[i]", "test_run"),
+    ("feed-forward reads the attention's norm", "run.c",
+     "rmsnorm_rows(e->normed, e->x, &w->ffn_norm[layer], n, c);",
+     "rmsnorm_rows(e->normed, e->x, &w->attn_norm[layer], n, c);", "test_run"),
+    ("first layer's weights everywhere", "run.c", "&w->w_down[layer]", "&w->w_down[0]",
+     "test_run"),
+    ("the output is not normed", "run.c", "rmsnorm_rows(e->normed, e->x, w->out_norm, wanted, c);",
+     "memcpy(e->normed, e->x, (size_t)wanted * dim * 4);", "test_run"),
+    ("a tied head is not found", "opencoder.h", 'c->tied = !gguf_tensor(g, "output.weight");',
+     "c->tied = false;", "test_run"),
+    ("an untied head is not used", "run.c", "c->tied ? w->tok_emb : w->out", "w->tok_emb",
+     "test_run"),
+    ("wanted rows come in the wrong place", "run.c",
+     "memmove(e->x + dim * (size_t)wanted++, e->x + dim * (size_t)i, dim * 4)",
+     "memmove(e->x + dim * (size_t)wanted, e->x + dim * (size_t)wanted, dim * 4), wanted++",
+     "test_run"),
+    ("the exact path is not exact", "matmul.c", "if (blocks_of_32 && !exact)",
+     "if (blocks_of_32)", "test_run test_format"),
+
+    # conversion
+    ("q and k keep Hugging Face's order of rows", "export/convert.c",
+     "spec[i].permuted && s->halves ? permute_row : NULL",
+     "spec[i].permuted && s->halves ? NULL : NULL", "test_run"),
+    ("k keeps Hugging Face's order of rows", "opencoder.h",
+     's->permuted = strstr(name, "attn_q.") || strstr(name, "attn_k.");',
+     's->permuted = strstr(name, "attn_q.");', "test_run"),
+    ("rows of the whole matrix are permuted", "export/source.c",
+     "return head * head_dim + i / 2 + (i % 2) * (head_dim / 2);",
+     "return head * head_dim + (head_dim - 1 - i);", "test_run"),
+    ("head_dim is not read", "export/hf.c", '"head_dim", false, 1024', '"head_dim_", false, 1024',
+     "test_run"),
+    ("rope_parameters are not read", "export/hf.c", 'config_rope(root, "rope_parameters", &theta',
+     'config_rope(root, "rope_parameters_", &theta', "test_run"),
+    ("rms_norm_eps is not read", "export/hf.c", '"rms_norm_eps", false', '"rms_norm_eps_", false',
+     "test_run"),
+    ("the way back does not undo the order of rows", "export/source.c",
+     "(i < half ? 2 * i : 2 * (i - half) + 1)", "i", "test_cli"),
+
+    # the file format
+    ("checksums of tensors are not compared", "gguf.h", "if (got != want)\n        return fail",
+     "if (got != want && 0)\n        return fail", "test_format"),
+    ("padding is not looked at", "gguf.h", "if (*end) return fail", "if (*end && 0) return fail",
+     "test_format"),
+    ("offsets have 32 bits", "gguf.h", "t->data = g->base + g->data_start + offset[i];",
+     "t->data = g->base + g->data_start + (uint32_t)offset[i];", "test_format"),
+    ("strings may run past the end", "files.h",
+     "if ((uint64_t)(c->end - c->p) < n) return NULL;",
+     "if ((uint64_t)(c->end - c->p) + 1 < n) return NULL;", "test_format"),
+    ("an f32 key loses precision", "gguf.h", "memcpy(out, k->data, 4);\n    if (!isfinite",
+     "memcpy(out, k->data, 4), *out = (float)(int)*out;\n    if (!isfinite", "test_format"),
+
+    # storage types and products
+    ("q4_0 is centred on 7", "matmul.c", "type == T_Q4_0 ? 8", "type == T_Q4_0 ? 7",
+     "test_format"),
+    ("q5_0's fifth bits are one off", "matmul.c", "(fifth >> (i + 16) & 1)",
+     "(fifth >> (i + 15) & 1)", "test_format"),
+    ("q5_k's minimum is added", "matmul.c", "d * scale * (float)code - dmin * min",
+     "d * scale * (float)code + dmin * min", "test_format"),
+    ("q6_k takes one scale for 32", "matmul.c", "scale[2 * r + i / 16]", "scale[2 * r]",
+     "test_format"),
+    ("iq4_nl has a wrong level", "matmul.c", "1,    13,   25,", "1,    14,   25,", "test_format"),
+    ("float16 is truncated", "matmul.c", "body += 0xfff + (body >> 13 & 1);", "body += 0;",
+     "test_format"),
+    ("bfloat16 is truncated", "matmul.c", "bits + 0x7fff + (bits >> 16 & 1)", "bits",
+     "test_format"),
+    ("q8_0 rounds down", "matmul.c", "roundf(x[i] * inverse)", "floorf(x[i] * inverse)",
+     "test_format"),
+    ("a sum depends on the size of the batch", "matmul.c",
+     "y[(size_t)t * y_stride + (size_t)r] = fold(lane);",
+     "y[(size_t)t * y_stride + (size_t)r] = fold(lane) * (n > 1 ? 1.0000002f : 1);",
+     "test_format"),
+    ("the last columns are left out", "matmul.c",
+     "for (int l = 0; k + l < cols; l++) lane[l] += a[k + l] * b[k + l];",
+     "for (int l = 0; k + l + 1 < cols; l++) lane[l] += a[k + l] * b[k + l];", "test_format"),
+    ("the last rows are left out", "matmul.c", "for (int r0 = 0; r0 < w->rows; r0 += ROWS)",
+     "for (int r0 = 0; r0 + ROWS <= w->rows; r0 += ROWS)", "test_format"),
+]
+
+
+def make(*goals):
+    return subprocess.run(["make", "-s", "CFLAGS=-O1 -march=native -w", *goals], cwd=TREE,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace")
+
+
+def build(tests):
+    """Everything that the tests start; returns what the compiler said, None when all is well."""
+    programs = ["build/tests/" + test for test in tests
+                if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
+    done = make("all", *programs)
+    return done.stdout if done.returncode else None
+
+
+def run_tests(tests):
+    """None when all pass, else the first complaint."""
+    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "120", *tests],
+                          cwd=TREE, stdout=subprocess.PIPE, text=True, errors="replace")
+    bad = [line.strip() for line in done.stdout.splitlines() if line.startswith("  FAIL")]
+    return (bad[0] if bad else done.stdout.strip()) if done.returncode else None
+
+
+def try_mutant(name, file, old, new, tests):
+    path = os.path.join(TREE, file)
+    with open(path, encoding="utf-8") as source:
+        text = source.read()
+    if text.count(old) != 1:
+        check(name, False, f"{file} has {text.count(old)} times {old!r}, expected once")
+        return
+    with open(path, "w", encoding="utf-8") as source:
+        source.write(text.replace(old, new))
+    complaint = build(tests)
+    if complaint is not None:
+        check(name, False, f"does not compile: {complaint.strip()[:300]}")
+    else:
+        found = run_tests(tests)
+        if check(name, found is not None, f"{' and '.join(tests)} still pass"):
+            print(f"   {found[:150]}", flush=True)
+    with open(path, "w", encoding="utf-8") as source:
+        source.write(text)
+
+
+def main():
+    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m[0] for w in sys.argv[1:])]
+    shutil.rmtree(TREE, ignore_errors=True)
+    shutil.copytree(ROOT, TREE, ignore=shutil.ignore_patterns("build", ".git", "models"))
+    every = sorted({test for *_, tests in chosen for test in tests.split()})
+    wrong = build(every) or run_tests(every)
+    if not check("the tree without mutants passes", wrong is None, wrong):
+        end()
+    for name, file, old, new, tests in chosen:
+        try_mutant(name, file, old, new, tests.split())
+    print(f"{len(chosen)} mutants")
+    end()
+
+
+if __name__ == "__main__":
+    main()
