@@ -23,18 +23,14 @@ ifeq ($(CI),true)
 FLAGS += -Werror
 endif
 
-# OpenMP is there when a program that calls it compiles and links.
+# $(call links,PROGRAM,FLAGS) is "yes" when the compiler and the linker can do it, else empty.
+links = $(shell printf '$(1)' | $(CC) $(2) -x c -o /dev/null - 2>/dev/null && echo yes)
+
 OMP ?= 1
-define OMP_TRY
-printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' | \
-    $(CC) -fopenmp -x c -o /dev/null - 2>/dev/null && echo yes
-endef
-OPENMP := no
-ifneq ($(OMP),0)
-OPENMP := $(or $(shell $(OMP_TRY)),no)
-endif
+OMP_PROGRAM := \#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }
+OPENMP := $(if $(filter-out 0,$(OMP)),$(call links,$(OMP_PROGRAM),-fopenmp))
 # Without it, #pragma omp means nothing and must not be warned about.
-FLAGS += $(if $(filter yes,$(OPENMP)),-fopenmp,-Wno-unknown-pragmas)
+FLAGS += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas)
 LIBS := -lm
 
 # ---------------------------------------------------------------------------------- the programs
@@ -52,7 +48,15 @@ test_parts := run matmul tokenizer
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
 TESTS := $(sort $(TEST_PROGRAMS) $(basename $(notdir $(wildcard tests/test_*.py))) \
            $(basename $(notdir $(wildcard tests/badinput.py))))
-LONG_TESTS := full_layer
+LONG_TESTS := full_layer hf_loads
+
+# Bad input is given to the programs in build/asan, where the compiler has the sanitizers.
+ifeq ($(call links,int main(void) { return 0; },$(ASAN)),yes)
+SANITIZED := $(PROGRAMS:%=build/asan/%)
+else
+export OC_BAD_BIN := .
+endif
+TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
 define VARIANT
@@ -88,25 +92,26 @@ FORCE:
 
 # ------------------------------------------------------------------------------------- the goals
 all: $(PROGRAMS) ## build run, tokenizer and convert
-	@echo 'OpenMP: $(OPENMP)'
+	@echo 'OpenMP: $(or $(OPENMP),no)'
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
+	    printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
 
-test: all $(TEST_PROGRAMS:%=build/tests/%) ## run every test; about a minute
+test: $(TESTED) ## run every test; about a minute
 	$(PYTHON) tests/run_tests.py $(TESTS)
 
-test-%: all $(TEST_PROGRAMS:%=build/tests/%) ## run one test and show its checks: make test-format
+test-%: $(TESTED) ## run one test and show its checks: make test-format
 	$(PYTHON) tests/run_tests.py -v $(or $(filter test_$* $*,$(TESTS) $(LONG_TESTS)),\
 	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
 
-test-long: all $(TEST_PROGRAMS:%=build/tests/%) ## every test, longer, and full-width layers
-	OC_LONG=1 $(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
+test-long: $(TESTED) ## every test, then full-width layers and -o hf against transformers
+	$(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
 
-asan: $(PROGRAMS:%=build/asan/%) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
+asan: $(SANITIZED) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
 	OC_BIN=build/asan OC_TESTS=build/asan/tests \
 	    $(PYTHON) tests/run_tests.py --timeout 1200 $(TESTS)
 
@@ -125,7 +130,7 @@ bench: all build/machine ## measure decode and prompt speed against the limits o
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py
 
-fixtures: ## record the references in tests/data anew (needs torch and transformers)
+fixtures: ## record the models of tests/data anew (needs torch, transformers, gguf)
 	$(PYTHON) tests/make_fixtures.py
 
 clean: ## remove everything that make has made

@@ -70,9 +70,12 @@ OC_API OC_PRINTF(2, 3) bool fail(Error *e, const char *fmt, ...) {
 }
 
 OC_API OC_NORETURN void die_v(int code, const char *fmt, va_list args, const char *hint) {
+    char text[2048];
+    vsnprintf(text, sizeof text, fmt, args);
     fflush(stdout); /* text already produced comes before the message */
     fputs("error: ", stderr);
-    vfprintf(stderr, fmt, args);
+    for (const char *p = text; *p; p++) /* names from outside may hold line feeds or escapes */
+        fprintf(stderr, (unsigned char)*p < 32 || *p == 127 ? "\\x%02x" : "%c", *p);
     fprintf(stderr, "%s\n", hint);
     exit(code);
 }
@@ -91,6 +94,13 @@ OC_API OC_PRINTF(1, 2) OC_NORETURN void die_usage(const char *fmt, ...) {
     va_start(args, fmt);
     die_v(2, fmt, args, "; try -h");
     va_end(args);
+}
+
+/* The last thing a program does with stdout: a full disk or a closed pipe is not a success. */
+OC_API void close_stdout(void) {
+    bool bad = ferror(stdout) || fflush(stdout);
+    if (bad && errno != EPIPE) die("stdout: cannot write: %s", strerror(errno));
+    if (bad) exit(1);
 }
 
 /* Zeroed memory for n things of `size` bytes, or death that says for what. n = 0 gives one byte. */
@@ -258,8 +268,9 @@ OC_API int parse_options(int argc, char **argv, const Option *table, const char 
     int n = 0;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *equals = strncmp(a, "--", 2) ? NULL : strchr(a, '=');
-        if (!strcmp(a, "-h") || !strcmp(a, "--help")) print_options(table, usage), exit(0);
-        if (!strcmp(a, "--version")) puts("opencoder.c " OC_VERSION), exit(0);
+        if (!strcmp(a, "-h") || !strcmp(a, "--help"))
+            print_options(table, usage), close_stdout(), exit(0);
+        if (!strcmp(a, "--version")) puts("opencoder.c " OC_VERSION), close_stdout(), exit(0);
         if (a[0] != '-' || !a[1]) {
             if (n == most) die_usage("'%s': unexpected argument, at most %d expected", a, most);
             positional[n++] = a;
@@ -430,6 +441,7 @@ OC_API void out_open(OutFile *o, const char *path) {
     }
     int signals[] = { SIGINT, SIGTERM, SIGHUP };
     for (int i = 0; i < 3; i++) signal(signals[i], out_signal);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like any other */
     o->path = path;
     o->pos = 0;
 }
@@ -470,13 +482,6 @@ OC_API void out_commit(OutFile *o) {
         close(fd);
     }
     buf_free(&dir);
-}
-
-/* The last thing a program does with stdout: a full disk or a closed pipe is not a success. */
-OC_API void close_stdout(void) {
-    bool bad = ferror(stdout) || fflush(stdout);
-    if (bad && errno != EPIPE) die("stdout: cannot write: %s", strerror(errno));
-    if (bad) exit(1);
 }
 
 #endif

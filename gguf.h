@@ -531,10 +531,20 @@ OC_API void gguf_end(GgufWriter *w) {
     free(w->crc);
 }
 
+/* A file's own checksums count where they are its last two keys, as gguf_begin wrote them: programs
+ * that rewrite a GGUF (llama-quantize) carry the keys along and put theirs behind. */
+OC_API bool gguf_has_checksums(const Gguf *g) {
+    return g->n_keys >= 2 && str_is(g->key[g->n_keys - 2].name, "opencoder.crc32c") &&
+           str_is(g->key[g->n_keys - 1].name, "opencoder.crc32c.header");
+}
+
 /* Checks the header's own checksum, where the file has one (foreign files do not). */
 OC_API bool gguf_check_header(const Gguf *g, Error *e) {
     const GgufKey *k = gguf_key(g, "opencoder.crc32c.header");
-    if (!k) return true;
+    if (!k != !gguf_key(g, "opencoder.crc32c")) /* a damaged name must not hide the checksums */
+        return fail(e,
+                    "opencoder.crc32c and opencoder.crc32c.header: one is missing, expected both");
+    if (!gguf_has_checksums(g)) return true;
     if (k->type != GV_U32) return fail(e, "key opencoder.crc32c.header: expected a u32");
     uint32_t want, got, zero = 0;
     size_t at = (size_t)(k->data - g->base);
@@ -549,11 +559,11 @@ OC_API bool gguf_check_header(const Gguf *g, Error *e) {
 /* Checks tensor i against its stored checksum and the padding behind it against zero. */
 OC_API bool gguf_check_tensor(const Gguf *g, uint64_t i, Error *e) {
     const GgufKey *k;
+    if (!gguf_has_checksums(g)) return true;
     if (!gguf_array(g, "opencoder.crc32c", GV_U32, g->n_tensors, &k, e)) return false;
     const Tensor *t = &g->tensor[i];
     const uint8_t *end = t->data + tensor_bytes(t), *stop = g->base + g->size;
     if (i + 1 < g->n_tensors) stop = g->tensor[i + 1].data;
-    if (!k) return true;
     uint32_t want, got = crc32c(0, t->data, tensor_bytes(t));
     memcpy(&want, k->data + 4 * i, 4);
     if (got != want)

@@ -81,11 +81,11 @@ OC_API void json_put_bool(Buf *b, bool v) {
     buf_printf(b, "%s", v ? "true" : "false");
 }
 
-/* The shortest decimal that reads back as the same double, or as the same float where v is one:
+/* A short decimal that reads back as the same double, or as the same float where v is one:
  * 1e-05f is written 1e-05 and not 9.99999974737875e-06. JSON has no NaN: null. */
 OC_API void json_put_num(Buf *b, double v, bool is_float) {
     char text[40] = "null";
-    for (int digits = 1; isfinite(v) && digits <= 17; digits++) {
+    for (int digits = 6; isfinite(v) && digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if ((is_float ? (double)strtof(text, NULL) : strtod(text, NULL)) == v) break;
     }

@@ -285,7 +285,7 @@ static float fold(float lane[16]) {
     return lane[0];
 }
 
-/* A group of rows of W, and where their products go: y[t y_stride + r] = x_t . row_r for n tokens. */
+/* A group of rows of W and where their products go: y[t y_stride + r] = x_t . row_r, n tokens. */
 typedef struct {
     const uint8_t *row[ROWS];
     int n_rows, cols, n;
@@ -425,7 +425,7 @@ INLINE __m512 each_8(__m128 ab) {
     return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(ab));
 }
 INLINE __m512 two_halves(const uint8_t *a, const uint8_t *b) {
-    return each_8(_mm_cvtph_ps(_mm_cvtsi32_si128(load16(a) | load16(b) << 16)));
+    return each_8(_mm_cvtph_ps(_mm_cvtsi32_si128((int)(load16(a) | (uint32_t)load16(b) << 16))));
 }
 
 /* R stored rows times T rounded tokens, two blocks (64 bytes) a step. vpdpbusd multiplies unsigned
@@ -569,7 +569,7 @@ static void *scratch(int slot, size_t bytes) {
     return memory[slot];
 }
 
-/* The rows of one group; float path: unpacked to float32 unless the level reads them as they are. */
+/* The rows of one group; float path: unpacked to float32 unless the level reads them directly. */
 static void group_rows(Group *g, const Tensor *w, int r0, float *unpacked) {
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     g->n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;

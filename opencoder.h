@@ -63,6 +63,7 @@ OC_API bool config_check(const Config *c, Error *e) {
 OC_API bool config_from_gguf(Config *c, const Gguf *g, int n_vocab, Error *e) {
     Str arch = str_of("(missing)"), scaling = str_of("none");
     int rope_dim, value_dim, n_experts = 0;
+    float factor = 1, linear = 1;
     memset(c, 0, sizeof *c);
     if (!gguf_str(g, "general.architecture", &arch, e)) return false;
     if (!str_is(arch, "llama"))
@@ -92,6 +93,11 @@ OC_API bool config_from_gguf(Config *c, const Gguf *g, int n_vocab, Error *e) {
         return false;
     if (!str_is(scaling, "none") || gguf_tensor(g, "rope_freqs.weight"))
         return fail(e, "rope scaling (%.*s): not supported, expected none", STR(scaling));
+    if (!gguf_float(g, "llama.rope.scaling.factor", false, &factor, e) ||
+        !gguf_float(g, "llama.rope.scale_linear", false, &linear, e))
+        return false;
+    if (factor != 1 || linear != 1)
+        return fail(e, "rope scaling by %g: not supported, expected 1", (double)(factor * linear));
     if (n_experts) return fail(e, "key llama.expert_count: %d, expected 0 (no experts)", n_experts);
     c->tied = !gguf_tensor(g, "output.weight");
     return config_check(c, e);
@@ -339,7 +345,10 @@ OC_API bool vocab_read_tokens(Vocab *v, const Gguf *g, Error *e) {
         int32_t type;
         if (!gguf_take_str(&c, &v->token[i])) return fail(e, "key tokenizer.ggml.tokens: cut off");
         memcpy(&type, types->data + 4 * (size_t)i, 4);
-        v->type[i] = type >= TOK_NORMAL && type <= TOK_BYTE ? (uint8_t)type : 0;
+        if (type < TOK_NORMAL || type > TOK_BYTE)
+            return fail(e, "key tokenizer.ggml.token_type: %d for token %d, expected 1 to 6", type,
+                        i);
+        v->type[i] = (uint8_t)type;
     }
     memcpy(v->score, scores->data, 4 * (size_t)v->n);
     return true;

@@ -786,7 +786,7 @@ static double surprise(const float *logits, int n_vocab, int id) {
  * from at least n_ctx / 2 tokens where the text has them. */
 static void run_perplexity(Session *s, const Buf *text) {
     Ids ids = { 0 };
-    size_t n_vocab = (size_t)s->model->config.vocab_size, counted = 0, bytes = 0;
+    size_t n_vocab = (size_t)s->model->config.vocab_size, counted = 0;
     double nats = 0;
     tokenizer_encode_prompt(s->tokenizer, text->data, text->n, false, &ids);
     if (ids.n < 2) die("%s: %zu tokens, expected at least 2", opt.perplexity, ids.n);
@@ -801,7 +801,6 @@ static void run_perplexity(Session *s, const Buf *text) {
             for (size_t j = i; j < i + n && j + 1 < ids.n; j++) {
                 if (j + 1 < done || j + 1 >= end) continue;
                 nats += surprise(logits + (j - i) * n_vocab, (int)n_vocab, ids.id[j + 1]);
-                bytes += tokenizer_piece(s->tokenizer, ids.id[j + 1], false).n;
                 counted++;
             }
         }
@@ -809,6 +808,10 @@ static void run_perplexity(Session *s, const Buf *text) {
         if (!opt.quiet && isatty(2)) fprintf(stderr, "\r%zu of %zu tokens", done, ids.n);
     }
     if (!opt.quiet && isatty(2)) fputs("\n", stderr);
+    /* The first token is predicted only if BOS stands before it; else its bytes do not count. */
+    size_t skipped =
+        s->model->vocab.add_bos ? 0 : tokenizer_piece(s->tokenizer, ids.id[0], false).n;
+    size_t bytes = text->n - skipped;
     printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
            exp(nats / (double)counted), nats / (double)counted,
            bytes ? nats / log(2) / (double)bytes : 0, counted, bytes);

@@ -640,14 +640,14 @@ static void decode_command(const Tokenizer *t, const char **word, int n) {
     int last = t->vocab->n - 1;
     Buf input = { 0 }, text = { 0 };
     Ids ids = { 0 };
+    const char *blank = " \t\r\n";
     Error e;
-    char *end, *save;
     for (int i = 0; i < n; i++) ids_add(&ids, (int)parse_int("id", word[i], 0, last));
     if (n == 0 && !read_all(0, &input, &e)) die("stdin: %s", e.text);
     buf_add(&input, "", 1); /* so that there is data to look for ids in */
-    for (char *w = input.data; (w = strtok_r(w, " \t\r\n", &save)); w = NULL) {
+    for (char *w = input.data, *end; (w += strspn(w, blank)) < input.data + input.n - 1; w = end) {
         long long id = strtoll(w, &end, 10); /* what does not fit is LLONG_MAX or LLONG_MIN */
-        if (*end || id < 0 || id > last)
+        if (end == w || !strchr(blank, *end) || id < 0 || id > last)
             die("stdin: id '%.40s', expected a number from 0 to %d", w, last);
         ids_add(&ids, (int)id);
     }

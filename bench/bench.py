@@ -60,7 +60,7 @@ def main():
     parser.add_argument("--model", help="default: a random 1.5B in q8_0, made once in build/")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=32, help="to generate")
-    parser.add_argument("--prompt", type=int, default=2000, help="bytes of source code")
+    parser.add_argument("--prompt", type=int, default=1000, help="bytes of source code")
     options = parser.parse_args()
     model = options.model or "build/bench-1.5b-q8_0.gguf"
     if not options.model and not os.path.exists(os.path.join(ROOT, model)):

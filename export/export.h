@@ -30,6 +30,7 @@ typedef struct {
 void tensor_list_add(TensorList *l, Tensor t);
 
 enum { SOURCE_GGUF, SOURCE_HF, SOURCE_LLAMA2C };
+enum { MAX_FILES = 1024 }; /* of one Source */
 
 typedef struct {
     int kind; /* SOURCE_* */
@@ -38,9 +39,9 @@ typedef struct {
     uint32_t type;  /* storage type of most of the weights */
     Tensor *tensor; /* n_tensors in the order of tensor_specs(), under GGUF names; heap memory */
     int n_tensors;
-    bool halves;   /* rows of wq and wk are in Hugging Face order: see permute_row */
-    Gguf gguf;     /* of a GGUF input, for what is carried over; else empty */
-    Map map[1024]; /* every file that is mapped */
+    bool halves;        /* rows of wq and wk are in Hugging Face order: see permute_row */
+    Gguf gguf;          /* of a GGUF input, for what is carried over; else empty */
+    Map map[MAX_FILES]; /* every file that is mapped */
     int n_maps;
     Arena arena;
 } Source;
@@ -95,8 +96,9 @@ bool is_norm(Str name); /* norms are stored as f32 in every GGUF file */
 void progress(const char *what, uint64_t done, uint64_t total);
 
 /* ------------------------------------------------------------------------------------------------
- * The formats. hf.c: config.json and safetensors; names of tensors. */
+ * The formats. hfconfig.c: config.json. */
 bool config_json_parse(Config *c, const char *text, size_t n, Error *e);
+/* hf.c: safetensors, and the names of tensors. */
 /* A dtype that no weight can have is listed under its number in type_info (f64, i64, ...) or as
  * T_COUNT; it is refused only where a weight has it. */
 bool safetensors_parse(TensorList *l, Arena *a, const uint8_t *data, size_t size, Error *e);

@@ -1,7 +1,7 @@
-/* hf.c: reading a Hugging Face checkpoint: config.json, safetensors, and the names of tensors.
+/* hf.c: reading a Hugging Face checkpoint: its files, safetensors, and the names of tensors.
  *
- * What to know first: a checkpoint is a directory. config.json has the hyperparameters; the weights
- * are one file or several, and then an index says which tensor is in which file:
+ * What to know first: a checkpoint is a directory. config.json tells the shape (hfconfig.c). The
+ * weights are one file or several, and then an index says which tensor is in which file:
  *
  *     model.safetensors        or  model.safetensors.index.json   {"weight_map": {NAME: FILE, ...}}
  *     pytorch_model.bin        or  pytorch_model.bin.index.json   (read by torchzip.c)
@@ -11,8 +11,8 @@
  *     header length u64 | {"NAME": {"dtype": "BF16", "shape": [out, in],
  *                                   "data_offsets": [begin, end]}, ...} spaces | bytes
  *
- * Llama in transformers is a family: the same class runs models with biases, scaled RoPE and more.
- * What this program does not compute is refused by name, or it would run and be subtly wrong.
+ * The rules are strict: every byte belongs to exactly one tensor, and every tensor is part of the
+ * model. A bias that is silently left out would give a model that runs and is subtly wrong.
  * Test: tests/test_format.c, tests/badinput.py; against transformers: tests/test_run.py. */
 
 #include "../json.h"
@@ -55,133 +55,7 @@ void hf_name(char *out, Str gguf_name) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 2. config.json */
-
-/* Keys of the Llama family that change the result, and the value at which they do not. Absent and
- * null are always fine; a NaN here: nothing else is. */
-static const struct {
-    const char *key;
-    double neutral;
-} fixed_keys[] = {
-    { "attention_bias", 0 },
-    { "mlp_bias", 0 },
-    { "use_bias", 0 },
-    { "qkv_bias", 0 },
-    { "partial_rotary_factor", 1 },
-    { "rotary_pct", 1 },
-    { "logit_scale", 1 },
-    { "logits_scaling", 1 },
-    { "embedding_multiplier", 1 },
-    { "residual_multiplier", 1 },
-    { "attention_multiplier", NAN },
-    { "query_pre_attn_scalar", NAN },
-    { "final_logit_softcapping", NAN },
-    { "attn_logit_softcapping", NAN },
-    { "use_qk_norm", 0 },
-    { "qk_norm", 0 },
-    { "num_local_experts", 0 },
-    { "num_experts", 0 },
-    { "quantization_config", NAN },
-    { "compression_config", NAN },
-    { "add_cross_attention", 0 },
-    { "is_encoder_decoder", 0 },
-};
-
-static bool config_refuse(const Json *obj, const char *key, double neutral, Error *e) {
-    const Json *j = json_get(obj, key);
-    if (!j || j->type == J_NULL) return true;
-    double value = j->type == J_BOOL ? (double)j->integer : j->num;
-    if ((j->type == J_BOOL || j->type == J_NUMBER) && value == neutral) return true;
-    char found[32];
-    snprintf(found, sizeof found, "%s", json_type_name[j->type]);
-    if (j->type == J_BOOL) snprintf(found, sizeof found, "%s", j->integer ? "true" : "false");
-    if (j->type == J_NUMBER) snprintf(found, sizeof found, "%g", j->num);
-    if (isnan(neutral))
-        return fail(e, "key %s: %s, expected null; it changes the model", key, found);
-    return fail(e, "key %s: %s, expected %g; it changes the model", key, found, neutral);
-}
-
-/* rope_scaling, or rope_parameters, may say that nothing is scaled. */
-static bool config_rope(const Json *root, const char *key, double *theta, Error *e) {
-    const Json *rope;
-    Str type = str_of("default");
-    if (!json_member(root, key, false, J_OBJECT, &rope, e)) return false;
-    if (!rope) return true;
-    if (!json_str(rope, "type", false, &type, e) || !json_str(rope, "rope_type", false, &type, e) ||
-        !json_num(rope, "rope_theta", false, theta, e) ||
-        !config_refuse(rope, "partial_rotary_factor", 1, e))
-        return false;
-    if (str_is(type, "default")) return true;
-    return fail(e, "key %s: type %.*s, expected default; scaled RoPE is another model", key,
-                STR(type));
-}
-
-static bool config_attention(const Json *root, Error *e) {
-    bool sliding = true;
-    const Json *layers;
-    if (!json_bool(root, "use_sliding_window", false, &sliding, e) ||
-        (sliding && !config_refuse(root, "sliding_window", NAN, e)) ||
-        !json_member(root, "layer_types", false, J_ARRAY, &layers, e))
-        return false;
-    for (const Json *x = layers ? json_first(layers) : NULL; x; x = json_next(layers, x))
-        if (x->type != J_STRING || !str_is(x->str, "full_attention"))
-            return fail(e, "key layer_types: %.*s, expected full_attention", STR(x->str));
-    return true;
-}
-
-/* One whole number into an int. */
-static bool config_int(const Json *root, const char *key, bool required, int max, int *out,
-                       Error *e) {
-    int64_t v = *out;
-    if (!json_int(root, key, required, 1, max, &v, e)) return false;
-    *out = (int)v;
-    return true;
-}
-
-static bool config_read(Config *c, const Json *root, Error *e) {
-    Str model = str_of(""), act = str_of("silu");
-    double theta = 10000, eps = 1e-6; /* where absent: what transformers' LlamaConfig takes */
-    c->max_ctx = 2048;
-    if (root->type != J_OBJECT)
-        return fail(e, "%s, expected an object", json_type_name[root->type]);
-    if (!json_str(root, "model_type", true, &model, e)) return false;
-    if (!str_is(model, "llama")) return fail(e, "key model_type: %.*s, expected llama", STR(model));
-    if (!json_str(root, "hidden_act", false, &act, e)) return false;
-    if (!str_is(act, "silu")) return fail(e, "key hidden_act: %.*s, expected silu", STR(act));
-    for (size_t i = 0; i < sizeof fixed_keys / sizeof *fixed_keys; i++)
-        if (!config_refuse(root, fixed_keys[i].key, fixed_keys[i].neutral, e)) return false;
-    if (!config_int(root, "hidden_size", true, 65536, &c->dim, e) ||
-        !config_int(root, "intermediate_size", true, 1 << 20, &c->hidden_dim, e) ||
-        !config_int(root, "num_hidden_layers", true, 1024, &c->n_layers, e) ||
-        !config_int(root, "num_attention_heads", true, 1024, &c->n_heads, e) ||
-        !config_int(root, "vocab_size", true, 1 << 20, &c->vocab_size, e))
-        return false;
-    c->n_kv_heads = c->n_heads;
-    c->head_dim = c->dim / c->n_heads;
-    if (!config_int(root, "num_key_value_heads", false, 1024, &c->n_kv_heads, e) ||
-        !config_int(root, "head_dim", false, 1024, &c->head_dim, e) ||
-        !config_int(root, "max_position_embeddings", false, 1 << 24, &c->max_ctx, e) ||
-        !json_num(root, "rope_theta", false, &theta, e) ||
-        !json_num(root, "rms_norm_eps", false, &eps, e) ||
-        !json_bool(root, "tie_word_embeddings", false, &c->tied, e) ||
-        !config_rope(root, "rope_scaling", &theta, e) ||
-        !config_rope(root, "rope_parameters", &theta, e) || !config_attention(root, e))
-        return false;
-    c->rope_theta = (float)theta;
-    c->norm_eps = (float)eps;
-    return config_check(c, e);
-}
-
-bool config_json_parse(Config *c, const char *text, size_t n, Error *e) {
-    JsonDoc doc = { 0 };
-    memset(c, 0, sizeof *c);
-    bool ok = json_parse(&doc, text, n, e) && config_read(c, doc.node, e);
-    json_free(&doc);
-    return ok;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 3. safetensors */
+ * 2. safetensors */
 
 static const struct {
     const char *name;
@@ -211,12 +85,13 @@ static bool entry_read(Entry *out, const Json *j, int64_t room, Error *e) {
         !json_member(j, "data_offsets", true, J_ARRAY, &offsets, e))
         return false;
     const Json *begin = json_first(offsets), *end = begin ? json_next(offsets, begin) : NULL;
-    if (offsets->n != 2 || !begin->is_int || !end->is_int || begin->integer < 0 ||
-        begin->integer > end->integer || end->integer > room)
+    if (offsets->n != 2 || !begin->is_int || !end->is_int)
+        return fail(e, "data_offsets: %u values, expected two whole numbers", offsets->n);
+    if (begin->integer < 0 || begin->integer > end->integer || end->integer > room)
         return fail(e,
-                    "data_offsets, expected begin <= end <= the %lld bytes of data; truncated "
-                    "download?",
-                    (long long)room);
+                    "data_offsets: %lld to %lld, expected a part of the %lld bytes of data; "
+                    "truncated download?",
+                    (long long)begin->integer, (long long)end->integer, (long long)room);
     if (shape->n > 2) return fail(e, "%u dimensions, expected at most 2", shape->n);
     size_t i = 2 - shape->n;
     for (const Json *x = json_first(shape); x; x = json_next(shape, x)) {
@@ -288,7 +163,7 @@ bool safetensors_parse(TensorList *l, Arena *a, const uint8_t *data, size_t size
     if (size < 8) return fail(e, "file of %zu bytes, expected a header length of 8", size);
     memcpy(&n, data, 8);
     if (n > 100000000 || n > size - 8)
-        return fail(e, "header of %llu bytes, expected at most 100000000 and the file's %zu",
+        return fail(e, "header of %llu bytes, expected at most 100 MB and the file's %zu",
                     (unsigned long long)n, size - 8);
     const char *text = (const char *)data + 8;
     size_t used = n;
@@ -309,7 +184,7 @@ bool safetensors_parse(TensorList *l, Arena *a, const uint8_t *data, size_t size
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. The tensors of a model among those of the files */
+ * 3. The tensors of a model among those of the files */
 
 /* Buffers that old checkpoints carry along and that follow from config.json. */
 static bool is_buffer(Str name) {
@@ -392,7 +267,7 @@ static bool source_bind_hf(Source *s, const TensorList *l, Error *e) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 5. The directory */
+ * 4. The directory */
 
 static char *join(Arena *a, const char *dir, const char *file) {
     size_t n = strlen(dir) + strlen(file) + 2;
@@ -410,34 +285,50 @@ static bool read_weights(Source *s, TensorList *l, const char *path, bool safe, 
     return ok || fail_in(e, path);
 }
 
-/* Every tensor that the index names must have come out of the files; more may be there. */
-static bool check_index(const TensorList *l, const Json *map, Error *e) {
+/* The files that an index names, and how many tensors the list had before each. */
+typedef struct {
+    Str name[MAX_FILES];
+    size_t first[MAX_FILES + 1];
+    int n;
+} Shards;
+
+static int find_shard(const Shards *f, Str name) { /* f->n: not there yet */
+    int i = 0;
+    while (i < f->n && str_cmp(name, f->name[i])) i++;
+    return i;
+}
+
+/* Every tensor that the index names must have come out of the file it names; more may be there. */
+static bool check_index(const TensorList *l, const Shards *f, const Json *map, Error *e) {
     const Str **index = NULL;
     bool ok = name_index(&index, l->tensor, l->n, sizeof *l->tensor, "tensor", e);
-    for (const Json *j = json_first(map); ok && j; j = json_next(map, j))
-        if (!name_find(index, l->n, j->key))
-            ok = fail(e, "weight_map: tensor %.*s is not in the files, expected in %.*s",
-                      STR(j->key), STR(j->str));
+    for (const Json *j = json_first(map); ok && j; j = json_next(map, j)) {
+        const Tensor *t = name_find(index, l->n, j->key);
+        int i = find_shard(f, j->str);
+        if (!t || t < l->tensor + f->first[i] || t >= l->tensor + f->first[i + 1])
+            ok = fail(e, "weight_map: tensor %.*s is %s, expected in %.*s", STR(j->key),
+                      t ? "in another file" : "missing", STR(j->str));
+    }
     free((void *)index);
     return ok;
 }
 
 /* Reads each file that the index names, once. Messages about the files name them in front. */
-static bool read_files(Source *s, TensorList *l, const char *dir, const Json *map, bool safe,
-                       Error *e) {
-    const char *file[sizeof s->map / sizeof *s->map]; /* source_map maps no more than that */
-    int n = 0, i;
+static bool read_shards(Source *s, TensorList *l, Shards *f, const char *dir, const Json *map,
+                        bool safe, Error *e) {
     for (const Json *j = json_first(map); j; j = json_next(map, j)) {
         if (j->type != J_STRING || !j->str.n || memchr(j->str.s, 0, j->str.n) ||
             memchr(j->str.s, '/', j->str.n))
             return fail(e, "%s: weight_map: %.*s in '%.*s', expected a file of that directory", dir,
                         STR(j->key), STR(j->str));
-        for (i = 0; i < n && !str_is(j->str, file[i]); i++) {}
-        if (i < n) continue;
-        if (n == (int)(sizeof file / sizeof *file))
-            return fail(e, "%s: weight_map: names more than %d files, expected fewer", dir, n);
-        file[n++] = arena_copy(&s->arena, j->str.s, j->str.n).s;
-        if (!read_weights(s, l, join(&s->arena, dir, file[i]), safe, e)) return false;
+        if (find_shard(f, j->str) < f->n) continue;
+        if (f->n == MAX_FILES)
+            return fail(e, "%s: weight_map: more than %d files, expected fewer", dir, MAX_FILES);
+        f->name[f->n] = arena_copy(&s->arena, j->str.s, j->str.n);
+        f->first[f->n] = l->n;
+        const char *path = join(&s->arena, dir, f->name[f->n].s);
+        if (!read_weights(s, l, path, safe, e)) return false;
+        f->first[++f->n] = l->n;
     }
     return true;
 }
@@ -447,12 +338,13 @@ static bool read_index(Source *s, TensorList *l, const char *dir, const char *pa
     Map m;
     JsonDoc doc = { 0 };
     const Json *map;
+    Shards f = { .n = 0 };
     if (!source_map(s, path, &m, e)) return false;
     bool ok = (json_parse(&doc, (const char *)m.data, m.size, e) &&
                json_member(doc.node, "weight_map", true, J_OBJECT, &map, e)) ||
               fail_in(e, path);
-    ok = ok && read_files(s, l, dir, map, safe, e);
-    ok = ok && (check_index(l, map, e) || fail_in(e, path));
+    ok = ok && read_shards(s, l, &f, dir, map, safe, e);
+    ok = ok && (check_index(l, &f, map, e) || fail_in(e, path));
     json_free(&doc);
     return ok;
 }

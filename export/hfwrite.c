@@ -264,7 +264,9 @@ static void put_int(Buf *b, const char *key, int value) {
 
 static void put_float(Buf *b, const char *key, float value) {
     buf_printf(b, ",\n  \"%s\": ", key);
+    size_t start = b->n;
     json_put_num(b, (double)value, true);
+    if (!strpbrk(b->data + start, ".e")) buf_add(b, ".0", 2); /* to Python, 500000 is no float */
 }
 
 static void write_config(const HfWriter *w) {

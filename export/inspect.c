@@ -108,7 +108,7 @@ void check(const Source *s, const char *path) {
     uint64_t n, bytes = 0, done = 0, numbers = 0;
     const Tensor *t = all_tensors(s, &n);
     Error e;
-    bool sums = s->kind == SOURCE_GGUF && gguf_key(&s->gguf, "opencoder.crc32c");
+    bool sums = s->kind == SOURCE_GGUF && gguf_has_checksums(&s->gguf);
     for (uint64_t i = 0; i < n; i++) bytes += tensor_bytes(&t[i]);
     for (uint64_t i = 0; i < n; i++) {
         if (!source_verify(s, &t[i], &e) || !scan_tensor(s, &t[i], &e)) die("%s: %s", path, e.text);
@@ -116,7 +116,7 @@ void check(const Source *s, const char *path) {
         numbers += (uint64_t)t[i].rows * (uint64_t)t[i].cols;
         progress("checking", done, bytes);
     }
-    if (s->kind == SOURCE_GGUF && gguf_key(&s->gguf, "opencoder.crc32c.header"))
+    if (s->kind == SOURCE_GGUF && gguf_has_checksums(&s->gguf))
         printf("%s: header: CRC32C is right\n", path);
     if (sums)
         printf("%s: %llu tensors: CRC32C of each is right, padding is zero\n", path,

@@ -23,8 +23,8 @@ bool fail_in(Error *e, const char *file) {
 }
 
 bool source_map(Source *s, const char *path, Map *m, Error *e) {
-    const int most = (int)(sizeof s->map / sizeof *s->map);
-    if (s->n_maps == most) return fail(e, "%s: one file more than the %d expected", path, most);
+    if (s->n_maps == MAX_FILES)
+        return fail(e, "%s: one file more than the %d expected", path, MAX_FILES);
     if (!map_file(m, path, e)) return fail_in(e, path);
     s->map[s->n_maps++] = *m;
     return true;

@@ -352,6 +352,8 @@ static void write_config(const char *dir, const Vocab *v, const Config *c) {
     put_flag(&b, "add_prefix_space", v->add_space_prefix);
     put_flag(&b, "clean_up_tokenization_spaces", false);
     put_id(&b, "model_max_length", c->max_ctx);
+    json_put_key(&b, "model_input_names"); /* or Llama's generate() is handed token_type_ids */
+    put_raw(&b, "['input_ids','attention_mask']");
     put_names(&b, v);
     json_put_key(&b, "added_tokens_decoder");
     json_open(&b, '{');
@@ -404,29 +406,26 @@ static void write_small_files(const char *dir, const Vocab *v) {
  * 5. All together */
 
 /* What no pipeline of ready-made steps does: it must not be written as if it did. */
-static void refuse_inexpressible(const char *dir, const Vocab *v) {
-    const char *flag = v->whitespace_suffix          ? "whitespace_suffix"
-                       : !v->opencoder               ? NULL
-                       : v->charsmap.n               ? "precompiled_charsmap"
-                       : v->add_space_prefix         ? "add_space_prefix"
-                       : v->remove_extra_whitespaces ? "remove_extra_whitespaces"
-                                                     : NULL;
-    if (flag)
-        die("%s/tokenizer.json: the vocabulary has %s%s, which the format cannot say", dir, flag,
-            v->opencoder ? " per word" : "");
+static void refuse_inexpressible(const Vocab *v) {
+    const char *flag = NULL;
+    if (v->whitespace_suffix) flag = "whitespace_suffix";
+    if (v->opencoder && v->charsmap.n) flag = "precompiled_charsmap in every word";
+    if (v->opencoder && v->add_space_prefix) flag = "add_space_prefix in every word";
+    if (v->opencoder && v->remove_extra_whitespaces)
+        flag = "remove_extra_whitespaces in every word";
+    if (flag) die("tokenizer.json: the vocabulary has %s, which the format cannot say", flag);
     for (int i = 0; i < v->n; i++) {
-        Str t = v->token[i];
-        const char *p = t.s, *end = t.s + t.n;
+        const char *p = v->token[i].s, *end = p + v->token[i].n;
         for (int n = 1; p < end; p += n)
-            if (!(n = utf8_length(p, end)))
-                die("%s/tokenizer.json: token %d is not UTF-8, expected text", dir, i);
+            if ((n = utf8_length(p, end)) == 0)
+                die("tokenizer.json: token %d is not UTF-8, expected text", i);
     }
 }
 
 void vocab_to_hf(const char *dir, const Vocab *vocab, const Config *c) {
     Buf model = { NULL, 0, 0 };
     Vocab v = *vocab;
-    refuse_inexpressible(dir, &v);
+    refuse_inexpressible(&v);
     if (v.n_pieces == v.n) /* a file that does not say: added tokens follow the normal ones */
         while (v.n_pieces && v.type[v.n_pieces - 1] != TOK_NORMAL) v.n_pieces--;
     spm_write(&model, &v);

@@ -17,15 +17,16 @@ import argparse
 import concurrent.futures
 import os
 import shutil
-import sys
 
 import badinput_case
 import badinput_gguf
 import badinput_hf
+import badinput_line
 import badinput_old
+import badinput_system
 from check import ROOT, check, end
 
-MODULES = [badinput_gguf, badinput_hf, badinput_old]
+MODULES = [badinput_gguf, badinput_hf, badinput_old, badinput_line, badinput_system]
 PROGRAMS = ["run", "convert", "tokenizer"]
 
 

@@ -1,4 +1,4 @@
-"""badinput_case.py: one case of tests/badinput.py: what is run on which files, and what must happen.
+"""badinput_case.py: one case of badinput.py: what is run on which files, and what must happen.
 
 A case gets a directory of its own, holding its files, and runs there. Three things can be expected:
 
@@ -22,7 +22,7 @@ from check import SCRATCH, short
 
 BIN = None  # where the programs are; badinput.py sets both
 ASAN = False
-PLACE = os.path.join(SCRATCH, "badinput")
+PLACE = os.path.join(SCRATCH, f"badinput-{os.getpid()}")
 SECONDS = 5
 MEGABYTES = 64  # for one allocation under ASan; without it, 256 MB of address space in all
 REPORT = re.compile(rb"ERROR: \w+Sanitizer.*|runtime error:.*|.*LeakSanitizer.*")
@@ -67,11 +67,11 @@ def environment(megabytes=MEGABYTES):
             "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
-def command_line(command, ulimit=""):
+def command_line(command, ulimit="", megabytes=4 * MEGABYTES):
     """The words to start, with the program's path and under a shell that sets limits."""
     words = shlex.split(command) if isinstance(command, str) else list(command)
     words[0] = os.path.join(BIN, words[0])
-    limits = "" if ASAN else f"ulimit -v {4 * MEGABYTES * 1024}; "
+    limits = "" if ASAN else f"ulimit -v {megabytes * 1024}; "
     limits += f"ulimit {ulimit}; " if ulimit else ""
     return ["/bin/sh", "-c", limits + 'exec "$@"', "sh", *words] if limits else words
 
@@ -163,5 +163,7 @@ def run_case(case, number):
         return judge(case, done, before, tree(directory))
     except subprocess.TimeoutExpired:
         return f"still running after {case.seconds} s"
+    except OSError as error:
+        return f"cannot be run: {error}"
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,9 +1,9 @@
 """badinput_files.py: tiny valid files of every format, built so that any part of them can be wrong.
 
 The model in all of them says the alphabet. Token i has the embedding e_i (a one in place i), the
-layers add next to nothing, and row j of the output head is e_i where j comes after i: so `a` is
-followed by `b`, and so on to `z`, which <|im_end|> follows. Right output can therefore be known
-without a reference, and a file that was read wrongly says something else.
+layers add next to nothing, and row j of the output head is the sum of e_i over all i that j comes
+after: `b` after `a`, and so on to `z`, which <|im_end|> follows; `a` after everything else. Right
+output can therefore be known without a reference, and what was read wrongly says something else.
 
     <unk> <s> </s> U+2581 a b ... z <|im_start|> <|im_end|>        the 32 tokens of TOKENS"""
 
@@ -40,7 +40,6 @@ def successor(token):
 def weights(rows=len(TOKENS)):
     """{name in GGUF: (dimensions as in memory, numbers)} in the order of the file."""
     noise = random.Random(2411)
-    before = {successor(i): i for i in range(A - 1, A + 26)}
 
     def matrix(n, m, scale):
         return (n, m), [noise.uniform(-scale, scale) for _ in range(n * m)]
@@ -51,12 +50,14 @@ def weights(rows=len(TOKENS)):
                 "attn_norm": ((DIM,), [1.0] * DIM), "attn_q": matrix(HEADS * HEAD_DIM, DIM, 1),
                 "attn_k": matrix(KV_HEADS * HEAD_DIM, DIM, 1),
                 "attn_v": matrix(KV_HEADS * HEAD_DIM, DIM, 1),
-                "attn_output": matrix(DIM, HEADS * HEAD_DIM, 1e-3), "ffn_norm": ((DIM,), [1.0] * DIM),
+                "attn_output": matrix(DIM, HEADS * HEAD_DIM, 1e-3),
+                "ffn_norm": ((DIM,), [1.0] * DIM),
                 "ffn_gate": matrix(HIDDEN, DIM, 1), "ffn_up": matrix(HIDDEN, DIM, 1),
                 "ffn_down": matrix(DIM, HIDDEN, 1e-3)}.items():
             tensors[f"blk.{i}.{name}.weight"] = value
     tensors["output_norm.weight"] = ((DIM,), [1.0] * DIM)
-    tensors["output.weight"] = ((rows, DIM), one_hot(rows, before.get))
+    tensors["output.weight"] = ((rows, DIM), [float(successor(column) == row)
+                                              for row in range(rows) for column in range(DIM)])
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""badinput_hf.py: Hugging Face directories: safetensors, PyTorch archives, and the JSON beside them."""
+"""badinput_hf.py: Hugging Face directories: safetensors, PyTorch archives, JSON files."""
 
 import math
 import random
@@ -51,8 +51,10 @@ def safetensors_syntax():
     yield right("safetensors: metadata", model__safetensors=safetensors_bytes(
         {"__metadata__": {"format": "pt", "": ""}, **header}, data))
     for name, content, words in (
-            ("empty", b"", ("empty",)), ("1 byte", b"\0", ("1 bytes",)), ("7 bytes", b"\0" * 7, ("7 bytes",)),
-            ("only a length", struct.pack("<Q", size), (size,)), ("LFS pointer", LFS, ("LFS pointer",)),
+            ("empty", b"", ("empty",)), ("1 byte", b"\0", ("1 bytes",)),
+            ("7 bytes", b"\0" * 7, ("7 bytes",)),
+            ("only a length", struct.pack("<Q", size), (size,)),
+            ("LFS pointer", LFS, ("LFS pointer",)),
             ("an error page", b"<!DOCTYPE html>" + b" " * 100, ("header",)),
             ("64 KB of noise", random.Random(2).randbytes(65536), ("header",))):
         yield wrong(f"safetensors: {name}", "model.safetensors", *words, model__safetensors=content)
@@ -61,7 +63,8 @@ def safetensors_syntax():
         yield tensor_file(f"header length {length}", line, length=length)
     whole = safetensors()
     for at in 8, 8 + size // 2, 8 + size, 9 + size, len(whole) // 2, len(whole) - 4, len(whole) - 1:
-        yield wrong(f"safetensors: cut off at {at}", "model.safetensors", model__safetensors=whole[:at])
+        yield wrong(f"safetensors: cut off at {at}", "model.safetensors",
+                    model__safetensors=whole[:at])
     for name, text in (("a space in front", b" " + line), ("text behind the brace", line + b"x"),
                        ("two objects", line + b"{}"), ("NUL behind the brace", line + b"\0"),
                        ("a list", b"[1]"), ("null", b"null"), ("an open brace", b"{"),
@@ -75,9 +78,11 @@ def safetensors_syntax():
         yield tensor_file(name, text, "header")
     yield tensor_file("a name twice", line[:-1] + b"," + to_json({EMBED: header[EMBED]})[1:],
                       EMBED, "twice")
-    yield tensor_file("dtype twice in an entry", line.replace(b'"dtype"', b'"dtype":"F16","dtype"', 1),
+    yield tensor_file("dtype twice in an entry",
+                      line.replace(b'"dtype"', b'"dtype":"F16","dtype"', 1),
                       "dtype", "twice")
-    yield tensor_file("metadata with a number", {"__metadata__": {"a": 1}, **header}, "__metadata__")
+    yield tensor_file("metadata with a number", {"__metadata__": {"a": 1}, **header},
+                      "__metadata__")
     yield tensor_file("metadata as text", {"__metadata__": "pt", **header}, "__metadata__")
     yield wrong("safetensors: no tensors", "missing",
                 model__safetensors=safetensors_bytes(b"{}", b""))
@@ -111,12 +116,14 @@ def safetensors_entries():
     for value in 5, "32", {"0": 32}, None:
         yield entry(f"shape {value!r}", shape(value), "shape", "array")
     for value in ([], [0], [0, 1, 2], [big, 0], [-4, big - 4], [0, big + 10 ** 6], [0, 2 ** 63 - 1],
-                  [2 ** 63, 2 ** 63 + big], [2 ** 64 - big, 2 ** 64], [0.5, big + 0.5], ["0", str(big)],
+                  [2 ** 63, 2 ** 63 + big], [2 ** 64 - big, 2 ** 64], [0.5, big + 0.5],
+                  ["0", str(big)],
                   [None, big], [[0], [big]]):
         yield entry(f"offsets {value}", offsets(value), "data_offsets")
     yield entry("offsets as text", offsets("0,4096"), "data_offsets", "array")
     for missing in "dtype", "shape", "data_offsets":
-        yield entry(f"no {missing}", lambda e, key=missing: {k: v for k, v in e.items() if k != key},
+        yield entry(f"no {missing}",
+                    lambda e, key=missing: {k: v for k, v in e.items() if k != key},
                     missing, "missing")
     yield entry("an empty entry", lambda e: {}, "missing")
     for value in [], 1, None, "x":
@@ -137,7 +144,8 @@ def safetensors_layout():
     yield tensor_file("two tensors share their bytes", {
         **header, second: {**header[second], "data_offsets": [0, 4 * DIM]}})
     yield tensor_file("a hole between tensors", moved(second, 4), data=bytes(end + 4))
-    hole = {name: {**e, "data_offsets": [x + 8 for x in e["data_offsets"]]} for name, e in header.items()}
+    hole = {name: {**e, "data_offsets": [x + 8 for x in e["data_offsets"]]} for name,
+            e in header.items()}
     yield tensor_file("a hole in front", hole, first, "8", data=bytes(end + 8))
     yield tensor_file("8 bytes more behind", header, end + 8, data=bytes(end + 8))
     yield tensor_file("8 bytes less", header, "truncated", data=bytes(end - 8))
@@ -155,10 +163,11 @@ def safetensors_layout():
                     model__safetensors=safetensors({**tensors, name: ((DIM,), bytes(4 * DIM))}))
     for name in EMBED, NORM, HEAD, Q, "model.layers.0.input_layernorm.weight":
         less = {key: value for key, value in tensors.items() if key != name}
-        yield wrong(f"safetensors: no {name}", name, "missing", model__safetensors=safetensors(less))
+        yield wrong(f"safetensors: no {name}", name, "missing",
+                    model__safetensors=safetensors(less))
         cut = tensors[name][1][:-4 * DIM] + bytes(4 * DIM)
-        shape = tensors[name][0][::-1] if len(tensors[name][0]) == 2 and DIM != tensors[name][0][0] \
-            else (len(cut) // 8, 2)
+        shape = tensors[name][0]
+        shape = shape[::-1] if len(shape) == 2 and shape[0] != DIM else (len(cut) // 8, 2)
         yield wrong(f"safetensors: {name} of another shape", name, "shape",
                     model__safetensors=safetensors({**tensors, name: (shape, cut)}))
     for value, said in (math.nan, "nan"), (math.inf, "inf"):
@@ -174,7 +183,8 @@ def shards():
     tensors = hf_weights()
     names = list(tensors)
     parts = {"a.safetensors": names[:7], "b.safetensors": names[7:]}
-    files = {file: safetensors({name: tensors[name] for name in part}) for file, part in parts.items()}
+    files = {file: safetensors({name: tensors[name] for name in part}) for file,
+             part in parts.items()}
     places = {name: file for file, part in parts.items() for name in part}
 
     def directory(index, **more):
@@ -190,8 +200,10 @@ def shards():
                  made=["OUT"])
     yield index("a file is missing", {**places, EMBED: "c.safetensors"}, "c.safetensors")
     yield index("no entries", {}, "missing")
-    yield index("one file left out", {name: f for name, f in places.items() if f[0] == "a"}, "missing")
-    yield index("a tensor that no file has", {**places, "more.weight": "a.safetensors"}, "more.weight")
+    yield index("one file left out", {name: f for name, f in places.items() if f[0] == "a"},
+                "missing")
+    yield index("a tensor that no file has", {**places, "more.weight": "a.safetensors"},
+                "more.weight")
     yield index("a tensor in the wrong file", {**places, EMBED: places[HEAD]}, EMBED)
     yield index("a tensor in two files", places, "twice", **{"b.safetensors": safetensors(
         {name: tensors[name] for name in names[6:]})})
@@ -233,7 +245,8 @@ def configs():
     for key, value, word in (
             ("hidden_size", 64, EMBED), ("intermediate_size", 5, "gate_proj"),
             ("num_hidden_layers", 3, "layers.2"), ("num_hidden_layers", 1, "layers.1"),
-            ("num_key_value_heads", 2, "k_proj"), ("head_dim", 4, "q_proj"), ("vocab_size", 33, EMBED),
+            ("num_key_value_heads", 2, "k_proj"), ("head_dim", 4, "q_proj"),
+            ("vocab_size", 33, EMBED),
             ("vocab_size", 31, EMBED)):
         yield wrong(f"config: {key} {value}, tensors unchanged", word,
                     config__json=hf_config(**{key: value}))
@@ -266,11 +279,14 @@ def configs():
         rope_scaling=None, attention_bias=False, sliding_window=None, mlp_bias=False,
         quantization_config=None, partial_rotary_factor=1.0, num_experts=0, other={"a": [1, 2]}))
     line = to_json(hf_config())
-    for name, text in (("empty", b""), ("1 byte", b"{"), ("cut off", line[:-1]), ("LFS pointer", LFS),
-                       ("two objects", line + line), ("text behind it", line + b"x"), ("a list", b"[]"),
+    for name, text in (("empty", b""), ("1 byte", b"{"), ("cut off", line[:-1]),
+                       ("LFS pointer", LFS),
+                       ("two objects", line + line), ("text behind it", line + b"x"),
+                       ("a list", b"[]"),
                        ("null", b"null"), ("a text", b'"llama"'), ("noise", b"\xff\xfe" + line),
                        ("UTF-16", line.decode().encode("utf-16")), ("comments", b"// x\n" + line),
-                       ("NaN", line[:-1] + b', "x": NaN}'), ("a key twice", line[:-1] + b', "a":1, "a":2}'),
+                       ("NaN", line[:-1] + b', "x": NaN}'),
+                       ("a key twice", line[:-1] + b', "a":1, "a":2}'),
                        ("hidden_size twice", line[:-1] + b', "hidden_size": 64}'),
                        ("a key twice, escaped", line[:-1] + b', "a":1, "\\u0061":2}'),
                        ("1e999", line[:-1] + b', "x": 1e999}'), ("01", line[:-1] + b', "x": 01}'),
@@ -285,9 +301,11 @@ def configs():
                        ("half a surrogate pair", line[:-1] + b', "x": "\\udc00"}'),
                        ("overlong UTF-8", line[:-1] + b', "x": "\xc0\x80"}'),
                        ("65 levels", line[:-1] + b', "x": ' + b"[" * 65 + b"]" * 65 + b"}"),
-                       ("a million brackets", b"[" * 10 ** 6), ("TRUE", line[:-1] + b', "x": TRUE}')):
+                       ("a million brackets", b"[" * 10 ** 6), ("TRUE",
+                                                                line[:-1] + b', "x": TRUE}')):
         yield wrong(f"config: {name}", "config.json", config__json=text)
-    yield right("config: 60 levels", config__json=line[:-1] + b', "x": ' + b"[" * 60 + b"]" * 60 + b"}")
+    yield right("config: 60 levels",
+                config__json=line[:-1] + b', "x": ' + b"[" * 60 + b"]" * 60 + b"}")
     yield wrong("no config.json", "config.json", config__json=None)
 
 
@@ -314,23 +332,30 @@ def vocabularies():
                 tokenizer__model=sentencepiece((*TOKENS, (b"more", 0.0, 1))))
     for name in "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", \
             "generation_config.json":
-        for what, content in (("empty", b""), ("a list", []), ("cut off", b'{"a": '), ("LFS pointer", LFS),
-                              ("a key twice", b'{"a": 1, "a": 2}'), ("10000 brackets", b"[" * 10000)):
+        for what, content in (("empty", b""), ("a list", []), ("cut off", b'{"a": '),
+                              ("LFS pointer", LFS),
+                              ("a key twice", b'{"a": 1, "a": 2}'),
+                              ("10000 brackets", b"[" * 10000)):
             yield wrong(f"{name}: {what}", name, **{name.replace(".", "__"): content})
     for name, tokens in (("an id past the end", {"<|x|>": 34}), ("a negative id", {"<|x|>": -1}),
                          ("a huge id", {"<|x|>": 2 ** 62}), ("half an id", {"<|x|>": 32.5}),
-                         ("an id as text", {"<|x|>": "32"}), ("two tokens of one id", {"x": 32, "y": 32}),
+                         ("an id as text", {"<|x|>": "32"}),
+                         ("two tokens of one id", {"x": 32, "y": 32}),
                          ("a piece's id", {"<|x|>": 7}), ("a token that is a piece", {"a": 32})):
         yield wrong(f"added_tokens.json: {name}", **larger, added_tokens__json=tokens)
-    for name, token in (("without content", {"special": True}), ("content a number", {"content": 1}),
+    for name, token in (("without content", {"special": True}),
+                        ("content a number", {"content": 1}),
                         ("special a text", {"content": "<|x|>", "special": "yes"}),
                         ("lstrip", {"content": "<|x|>", "lstrip": True}),
-                        ("single_word", {"content": "<|x|>", "single_word": True}), ("a text", "<|x|>")):
-        yield wrong(f"added_tokens_decoder: {name}", "tokenizer_config.json", **larger, **decoder(token))
+                        ("single_word", {"content": "<|x|>",
+                                         "single_word": True}), ("a text", "<|x|>")):
+        yield wrong(f"added_tokens_decoder: {name}", "tokenizer_config.json", **larger,
+                    **decoder(token))
     for key in "", "x", "-1", "3x", "99999999999999999999", "34":
         yield wrong(f"added_tokens_decoder: id {key!r}", "tokenizer_config.json", **larger,
                     tokenizer_config__json=config(added_tokens_decoder={key: {"content": "<|x|>"}}))
-    for key, value in (("tokenizer_class", "GPT2Tokenizer"), ("tokenizer_class", 5), ("add_bos_token", "no"),
+    for key, value in (("tokenizer_class", "GPT2Tokenizer"), ("tokenizer_class", 5),
+                       ("add_bos_token", "no"),
                        ("add_prefix_space", 1), ("bos_token", "nowhere"), ("eos_token", 7),
                        ("unk_token", {"a": 1}), ("additional_special_tokens", "x"),
                        ("additional_special_tokens", ["nowhere"]), ("chat_template", 5),
@@ -339,7 +364,8 @@ def vocabularies():
         yield wrong(f"tokenizer_config.json: {key} {value!r}", "tokenizer_config.json",
                     tokenizer_config__json=config(**{key: value}))
     for value in 32, -1, 1.5, "2", [], [2, 99], ["a"], [None], list(range(20)):
-        yield wrong(f"generation_config.json: eos {value!r}", "generation_config.json", "eos_token_id",
+        yield wrong(f"generation_config.json: eos {value!r}", "generation_config.json",
+                    "eos_token_id",
                     generation_config__json={"eos_token_id": value})
     for key in "bos_token_id", "eos_token_id":
         yield wrong(f"config.json: {key} 99", "config.json", key,
@@ -364,20 +390,23 @@ def archives():
     yield right("torch: control, ZIP64", model__safetensors=None, pytorch_model__bin=wide.build())
     for name, content in (("empty", b""), ("1 byte", b"P"), ("LFS pointer", LFS),
                           ("64 KB of noise", random.Random(3).randbytes(65536)),
-                          ("a bare pickle", pickle_dict([]) + bytes(64)), ("only an end record", whole[-22:]),
+                          ("a bare pickle", pickle_dict([]) + bytes(64)),
+                          ("only an end record", whole[-22:]),
                           ("safetensors", safetensors()), ("an empty archive",
                                                            b"PK\5\6" + bytes(18))):
         yield torch(name, content)
     for at in 4, 30, 64, directory - 1, directory, directory + 46, len(whole) - 22, len(whole) - 1:
         yield torch(f"cut off at {at}", whole[:at])
     yield torch("bytes behind the end", whole + b"x" * 100)
-    for field, values in (("n", (0, 1, count + 1, 65535)), ("size", (0, size - 1, size + 1, 2 ** 32 - 1)),
+    for field, values in (("n", (0, 1, count + 1, 65535)),
+                          ("size", (0, size - 1, size + 1, 2 ** 32 - 1)),
                           ("offset", (0, directory - 1, directory + 1, 2 ** 32 - 1))):
         for value in values:
             made = torch_zip()
             made.end = {field: value}
             yield torch(f"end record: {field} {value}", made)
-    for values in ((2 ** 63, size, directory), (2 ** 64 - 1, size, directory), (count, 2 ** 64 - 1, directory),
+    for values in ((2 ** 63, size, directory), (2 ** 64 - 1, size, directory),
+                   (count, 2 ** 64 - 1, directory),
                    (count, size, 2 ** 63), (count, size, 2 ** 64 - 1), (count, 2 ** 63, 2 ** 63),
                    (count, size, directory + 1), (0, 0, 0)):
         made = torch_zip()
@@ -385,19 +414,26 @@ def archives():
         yield torch(f"ZIP64 end record {values}", made)
     for name, changes, word in (
             ("deflated", {"method": 8}, "method 8"), ("bzip2", {"method": 12}, "method 12"),
-            ("encrypted", {"flags": 1}, "encrypted"), ("longer than it is", {"size": 2 ** 31}, "data/0"),
-            ("of 2^32 - 2 bytes", {"size": 2 ** 32 - 2}, "data/0"), ("4 bytes short", {"size": 4092}, "4092"),
-            ("one byte short", {"size": 4095}, "4095"), ("with other packed size", {"packed": 5}, "data/0"),
-            ("past the end", {"offset": 2 ** 31}, "data/0"), ("at the directory", {"offset": directory}, ""),
+            ("encrypted", {"flags": 1}, "encrypted"),
+            ("longer than it is", {"size": 2 ** 31}, "data/0"),
+            ("of 2^32 - 2 bytes", {"size": 2 ** 32 - 2}, "data/0"),
+            ("4 bytes short", {"size": 4092}, "4092"),
+            ("one byte short", {"size": 4095}, "4095"),
+            ("with other packed size", {"packed": 5}, "data/0"),
+            ("past the end", {"offset": 2 ** 31}, "data/0"),
+            ("at the directory", {"offset": directory}, ""),
             ("at a wrong place", {"offset": 5}, "local header"),
             ("under another local name", {"local_name": "m/data/X"}, "data/0"),
             ("under a longer local name", {"local_name": "m/data/0" + "0" * 60000}, "data/0"),
             ("without a ZIP64 field", {"size": 2 ** 32 - 1}, "data/0"),
-            ("with a short ZIP64 field", {"size": 2 ** 32 - 1, "extra": b"\1\0\4\0" + bytes(4)}, "ZIP64"),
-            ("with a cut ZIP64 field", {"size": 2 ** 32 - 1, "extra": b"\1\0\xff\0" + bytes(4)}, "ZIP64"),
+            ("with a short ZIP64 field", {"size": 2 ** 32 - 1, "extra": b"\1\0\4\0" + bytes(4)},
+             "ZIP64"),
+            ("with a cut ZIP64 field", {"size": 2 ** 32 - 1, "extra": b"\1\0\xff\0" + bytes(4)},
+             "ZIP64"),
             ("of 2^64 - 1 bytes", {"size": 2 ** 32 - 1, "packed": 2 ** 32 - 1,
                                    "extra": b"\1\0\x10\0" + b"\xff" * 16}, "data/0"),
-            ("under an offset of 2^63", {"offset": 2 ** 32 - 1, "extra": b"\1\0\x08\0" + bytes(7) + b"\x80"},
+            ("under an offset of 2^63",
+             {"offset": 2 ** 32 - 1, "extra": b"\1\0\x08\0" + bytes(7) + b"\x80"},
              "data/0")):
         yield torch(f"a storage {name}", torch_zip().entry("data/0", **changes), word)
     yield torch("a storage twice", torch_zip().entry("data/1", name="m/data/0"), "twice")
@@ -417,38 +453,50 @@ def pickles():
         return torch(f"pickle: {name}", torch_zip(content), *words)
 
     def tensor(name, *args, words=(EMBED,), **more):
-        return pickle(name, pickle_dict([(first, pickle_tensor(*args, **more)), *items[1:]]), *words)
+        return pickle(name, pickle_dict([(first, pickle_tensor(*args, **more)), *items[1:]]),
+                      *words)
 
     right_one = pickle_dict(items)
-    for module, name in (("os", "system"), ("builtins", "eval"), ("builtins", "getattr"), ("posix", "system"),
-                         ("subprocess", "Popen"), ("torch", "load"), ("torch._utils", "_rebuild_tensor_v3"),
-                         ("collections", "OrderedDic"), ("collections", "OrderedDictX"), ("numpy", "array"),
+    for module, name in (("os", "system"), ("builtins", "eval"), ("builtins", "getattr"),
+                         ("posix", "system"),
+                         ("subprocess", "Popen"), ("torch", "load"),
+                         ("torch._utils", "_rebuild_tensor_v3"),
+                         ("collections", "OrderedDic"), ("collections", "OrderedDictX"),
+                         ("numpy", "array"),
                          ("", ""), ("os\x1b[31m", "system")):
         attack = b"c" + module.encode() + b"\n" + name.encode() + b"\n" + \
             pickle_tuple([pickle_text("touch OUT")]) + b"R"
         yield pickle(f"global {module!r} {name!r}", b"\x80\x02" + attack + b".", "global")
-        yield pickle(f"global {module!r} {name!r} as a tensor", pickle_dict([(first, attack), *items[1:]]),
+        yield pickle(f"global {module!r} {name!r} as a tensor",
+                     pickle_dict([(first, attack), *items[1:]]),
                      "global")
     yield pickle("a global without end", b"\x80\x02cos", "data.pkl")
-    yield pickle("STACK_GLOBAL", b"\x80\x04" + b"\x8c\x02os" + b"\x8c\x06system" + b"\x93.", "protocol")
+    yield pickle("STACK_GLOBAL", b"\x80\x04" + b"\x8c\x02os" + b"\x8c\x06system" + b"\x93.",
+                 "protocol")
     yield pickle("STACK_GLOBAL in protocol 2", b"\x80\x02X\2\0\0\0osX\6\0\0\0system\x93.", "93")
-    for op in b"io\x81\x82\x83\x84\x8b\x8c\x8d\x8e\x90\x91\x92\x94\x95\x96\x97\x98FILSVBCTU012glpP\0\xff":
+    for op in b"io\x81\x82\x83\x84\x8b\x8c\x8d\x8e\x90\x91\x92\x94\x95\x96\x97\x98" \
+              b"FILSVBCTU012glpP\0\xff":
         yield pickle(f"instruction {op:02x}", b"\x80\x02" + bytes([op]) + bytes(16) + b".",
                      "data.pkl", f"{op:02x}")
     for protocol in 0, 1, 3, 5, 255:
-        yield pickle(f"protocol {protocol}", b"\x80" + bytes([protocol]) + right_one[2:], "protocol")
+        yield pickle(f"protocol {protocol}", b"\x80" + bytes([protocol]) + right_one[2:],
+                     "protocol")
     for at in 1, 2, 10, 40, len(right_one) // 2, len(right_one) - 1:
         yield pickle(f"cut off at {at}", right_one[:at], "data.pkl")
     for name, content in (
-            ("nothing on the stack", b"\x80\x02."), ("a text", b"\x80\x02" + pickle_text("x") + b"."),
-            ("a tuple", b"\x80\x02)."), ("a tuple of nothing", b"\x80\x02\x87."), ("no mark", b"\x80\x02t."),
+            ("nothing on the stack", b"\x80\x02."),
+            ("a text", b"\x80\x02" + pickle_text("x") + b"."),
+            ("a tuple", b"\x80\x02)."), ("a tuple of nothing", b"\x80\x02\x87."),
+            ("no mark", b"\x80\x02t."),
             ("a mark below", b"\x80\x02}(\x85."), ("SETITEMS on a tuple", b"\x80\x02)(NNu."),
-            ("an odd number of items", b"\x80\x02}(Nu."), ("a key that is a number", b"\x80\x02}(K\1K\1u."),
+            ("an odd number of items", b"\x80\x02}(Nu."),
+            ("a key that is a number", b"\x80\x02}(K\1K\1u."),
             ("REDUCE of a text", b"\x80\x02" + pickle_text("x") + b")R."),
             ("REDUCE of a storage type", b"\x80\x02ctorch\nFloatStorage\n)R."),
             ("OrderedDict with arguments", b"\x80\x02ccollections\nOrderedDict\nK\1\x85R."),
             ("a persistent id that is a text", b"\x80\x02" + pickle_text("x") + b"Q."),
-            ("memo read before it is written", b"\x80\x02h\7."), ("memo number 2^32 - 1", b"\x80\x02Nr" + b"\xff" * 4 + b"."),
+            ("memo read before it is written", b"\x80\x02h\7."),
+            ("memo number 2^32 - 1", b"\x80\x02Nr" + b"\xff" * 4 + b"."),
             ("memo read at 2^31", b"\x80\x02j\0\0\0\x80."), ("memo of nothing", b"\x80\x02q\0."),
             ("a text of 2^32 - 1 bytes", b"\x80\x02X" + b"\xff" * 4 + b"x."),
             ("a long of 255 bytes", b"\x80\x02\x8a\xff" + bytes(255) + b"."),
@@ -459,24 +507,30 @@ def pickles():
             ("2 MB", b"\x80\x02" + b"N" * (2 << 20) + b".")):
         yield pickle(name, content, "data.pkl")
     for name, program, words in (("no tensors", pickle_dict([]), (EMBED, "missing")),
-                                 ("a tensor twice", pickle_dict([*items, items[0]]), (EMBED, "twice"))):
+                                 ("a tensor twice", pickle_dict([*items, items[0]]),
+                                  (EMBED, "twice"))):
         yield wrong(f"torch: pickle: {name}", *words, model__safetensors=None,
                     pytorch_model__bin=torch_zip(program).build())
     yield pickle("a number as a tensor", pickle_dict([(first, pickle_int(5)), *items[1:]]), first)
     yield pickle("a dictionary as a tensor", pickle_dict([(first, b"}"), *items[1:]]), first)
-    yield tensor("strides the other way", "0", (DIM, DIM), strides=(1, DIM), words=(EMBED, "contiguous"))
-    yield tensor("strides of 0", "0", (DIM, DIM), strides=(0, 1), count=1024, words=(EMBED, "contiguous"))
+    yield tensor("strides the other way", "0", (DIM, DIM), strides=(1, DIM),
+                 words=(EMBED, "contiguous"))
+    yield tensor("strides of 0", "0", (DIM, DIM), strides=(0, 1), count=1024,
+                 words=(EMBED, "contiguous"))
     yield tensor("negative strides", "0", (DIM, DIM), strides=(-DIM, -1), count=1024)
     yield tensor("huge strides", "0", (DIM, DIM), strides=(2 ** 62, 1), count=1024)
     yield tensor("more strides than dimensions", "0", (DIM, DIM), strides=(DIM, 1, 1), count=1024)
-    yield tensor("3 dimensions", "0", (DIM, DIM, 1), strides=(DIM, 1, 1), words=(EMBED, "3 dimensions"))
+    yield tensor("3 dimensions", "0", (DIM, DIM, 1), strides=(DIM, 1, 1),
+                 words=(EMBED, "3 dimensions"))
     for shape in (0, DIM), (-DIM, -DIM), (2 ** 31, DIM), (2 ** 62, 4), (2 ** 31 - 1, 2 ** 31 - 1):
         yield tensor(f"shape {shape}", "0", shape, count=1024)
-    yield tensor("a shape larger than the storage", "0", (DIM, DIM + 1), count=1024, words=(EMBED, "1024"))
+    yield tensor("a shape larger than the storage", "0", (DIM, DIM + 1), count=1024,
+                 words=(EMBED, "1024"))
     for offset in 1, -1, 1024, 2 ** 31 - 1, 2 ** 62, -2 ** 63:
         yield tensor(f"offset {offset}", "0", (DIM, DIM), offset=offset, words=(EMBED, offset))
     for count in 0, 1023, 1025, -1, 2 ** 62:
-        yield tensor(f"a storage of {count} numbers", "0", (DIM, DIM), count=count, words=(EMBED, count))
+        yield tensor(f"a storage of {count} numbers", "0", (DIM, DIM), count=count,
+                     words=(EMBED, count))
     for kind in "DoubleStorage", "HalfStorage", "LongStorage", "BoolStorage":
         yield tensor(f"{kind} over f32 data", "0", (DIM, DIM), kind=kind)
     yield tensor("a storage that is not there", "99", (DIM, DIM), words=(EMBED, "data/99"))

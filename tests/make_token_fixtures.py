@@ -9,7 +9,8 @@ transformers 4.x, sentencepiece and gguf. Written into tests/data:
     tok_NAME.gguf    the same vocabularies as tensor-less GGUF files
     tok_cases.gguf   texts and their ids: text[] strings, and for every case c
                      case_text[c], case_model[c] (index into model[]), case_special[c],
-                     case_ids[c] (how many), and all ids one after the other in ids[]
+                     case_ids[c] (how many) and decoded[c] (the text that the ids decode to);
+                     all ids stand one after the other in ids[]
 
 The models' normalizers have few rules (all of nmt_nfkc would take 240 KB in every file)."""
 
@@ -37,7 +38,7 @@ MODELS = {  # arguments of the trainer, and `rules` and `unused`, see train()
                   normalization_rule_name="identity", add_dummy_prefix=False,
                   remove_extra_whitespaces=False, allow_whitespace_only_pieces=True),
     "bpe": dict(model_type="bpe", vocab_size=700, character_coverage=0.995, rules=True,
-                user_defined_symbols=["<sep>", "<sep><sep>", "==", "a b", "é"]),
+                user_defined_symbols=["<sep>", "<sep><sep>", "==", "a b", "é", "ﬁ"]),
     "llama": dict(model_type="bpe", vocab_size=900, byte_fallback=True, character_coverage=0.995,
                   normalization_rule_name="identity", remove_extra_whitespaces=False,
                   split_digits=True, allow_whitespace_only_pieces=True, unused=7),
@@ -246,11 +247,12 @@ def texts():
 
 
 def main():
-    all_texts, cases, ids = texts(), [], []
+    all_texts, cases, ids, decoded = texts(), [], [], []
 
     def record(text, model, special, result):
         cases.append((text, model, special, len(result)))
         ids.extend(result)
+        decoded.append(real.decode(result).encode())
 
     for m, (name, arguments) in enumerate(MODELS.items()):
         path = train(name, arguments, DATA)
@@ -275,6 +277,7 @@ def main():
         importlib.metadata.version("gguf")))
     w.add_array("model", list(MODELS))
     w.add_array("text", all_texts)
+    w.add_array("decoded", decoded)
     columns = zip(("case_text", "case_model", "case_special", "case_ids"), zip(*cases))
     for key, values in [*columns, ("ids", ids)]:
         w.add_key_value(key, [int(v) for v in values], gguf.GGUFValueType.ARRAY,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""run_tests.py [--timeout SECONDS] NAME...: runs tests, adds up what they print, says who failed.
+"""run_tests.py [options] NAME...: runs tests, two at a time, and adds up what they print.
 
 A test NAME is the script tests/NAME.py or else the C program NAME in $OC_TESTS (build/tests). It
 prints `ok NAME`, `FAIL NAME: why` or `skip NAME: why` for every check it makes. A crash, a
@@ -10,6 +10,7 @@ timeout, a sanitizer report or a test that checks nothing is a failure too. The 
 and the exit code is 0 only if something passed and nothing failed. Python's library is enough."""
 
 import argparse
+import concurrent.futures
 import os
 import re
 import signal
@@ -18,7 +19,8 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-REPORT = re.compile(r"^.*(ERROR: \w+Sanitizer|runtime error:).*$", re.MULTILINE)
+# A sanitizer's words, but not where a failed check repeats those of a program it started.
+REPORT = re.compile(r"^(?!FAIL ).*(ERROR: \w+Sanitizer|runtime error:).*$", re.MULTILINE)
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:abort_on_error=0",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -35,7 +37,7 @@ def command_of(name):
     return [os.path.join(ROOT, os.environ.get("OC_TESTS", "build/tests"), name)]
 
 
-def run(name, timeout):
+def outcome(name, timeout):
     """Returns (stdout, stderr, what went wrong or None)."""
     try:
         # A session of its own, so that a timeout also ends what the test has started.
@@ -66,6 +68,24 @@ def run(name, timeout):
     return out, err, None
 
 
+def run(name, timeout, verbose):
+    """Runs one test; returns how many checks passed and failed, and what to print about it."""
+    begun = time.monotonic()
+    out, err, wrong = outcome(name, timeout)
+    lines = out.splitlines()
+    good = sum(line.startswith("ok ") for line in lines)
+    bad = [line for line in lines if line.startswith("FAIL ")]
+    if wrong:
+        bad.append(f"FAIL {name}: {wrong}")
+    shown = [line for line in lines
+             if line.startswith("skip ") or (verbose and line.startswith("ok "))] + bad
+    if bad and err.strip():
+        shown += ["stderr:", *err.strip().splitlines()[-30:]]
+    report = "".join(f"  {line}\n" for line in shown)
+    seconds = time.monotonic() - begun
+    return good, len(bad), f"{report}{name:20} {good:6} ok {len(bad):4} failed {seconds:7.1f} s"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
@@ -73,25 +93,12 @@ def main():
     parser.add_argument("-v", action="store_true", help="print every check")
     options = parser.parse_args()
     passed = failed = 0
-    for name in options.names:
-        begun = time.monotonic()
-        out, err, wrong = run(name, options.timeout)
-        lines = out.splitlines()
-        good = sum(line.startswith("ok ") for line in lines)
-        bad = [line for line in lines if line.startswith("FAIL ")]
-        if wrong:
-            bad.append(f"FAIL {name}: {wrong}")
-        for line in lines:
-            if line.startswith("skip ") or (options.v and line.startswith("ok ")):
-                print("  " + line)
-        for line in bad:
-            print("  " + line)
-        if bad and err.strip():
-            print("  stderr: " + "\n          ".join(err.strip().splitlines()[-30:]))
-        print(f"{name:20} {good:6} ok {len(bad):4} failed {time.monotonic() - begun:7.1f} s",
-              flush=True)
-        passed += good
-        failed += len(bad)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        for good, bad, report in pool.map(
+                lambda name: run(name, options.timeout, options.v), options.names):
+            print(report, flush=True)
+            passed += good
+            failed += bad
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 
