@@ -70,7 +70,7 @@ OC_API OC_PRINTF(2, 3) bool fail(Error *e, const char *fmt, ...) {
 }
 
 OC_API OC_NORETURN void die_v(int code, const char *fmt, va_list args, const char *hint) {
-    char text[2048];
+    static char text[16384]; /* two long paths fit */
     vsnprintf(text, sizeof text, fmt, args);
     fflush(stdout); /* text already produced comes before the message */
     fputs("error: ", stderr);
@@ -359,15 +359,20 @@ OC_API void unmap_file(Map *m) {
     m->size = 0;
 }
 
+enum { MOST_PIPED = 32 << 20 }; /* bytes that a pipe or device may give: it may never end */
+
 /* Reads an open descriptor (a file, a pipe, stdin) to its end, appending to b. */
 OC_API bool read_all(int fd, Buf *b, Error *e) {
     char part[65536];
+    struct stat st;
+    size_t most = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (size_t)1 << 40 : MOST_PIPED;
     for (;;) {
         ssize_t n = read(fd, part, sizeof part);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail(e, "cannot read: %s", strerror(errno));
         if (n == 0) return true;
         buf_add(b, part, (size_t)n);
+        if (b->n > most) return fail(e, "more than %zu bytes, expected less; use a file", most);
     }
 }
 
@@ -433,15 +438,15 @@ OC_API void out_open(OutFile *o, const char *path) {
         oc_unfinished[0] = 0;
         die("%.60s...: name of %zu bytes, too long", path, strlen(path));
     }
+    int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    for (int i = 0; i < 3; i++) signal(signals[i], out_signal);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like any other */
     o->fd = open(oc_unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (o->fd < 0) {
         int saved = errno;
         oc_unfinished[0] = 0;
         die("%s: cannot create: %s", path, strerror(saved));
     }
-    int signals[] = { SIGINT, SIGTERM, SIGHUP };
-    for (int i = 0; i < 3; i++) signal(signals[i], out_signal);
-    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like any other */
     o->path = path;
     o->pos = 0;
 }

@@ -255,6 +255,19 @@ OC_API int byte_token(Str t) {
     return (int)((hi - hex) << 4 | (lo - hex));
 }
 
+/* The normalizer's table: size of the trie u32, trie (u32 units), texts with a NUL behind each. */
+OC_API bool charsmap_check(Str map, Error *e) {
+    uint32_t trie = 0;
+    if (map.n == 0) return true;
+    if (map.n >= 4) memcpy(&trie, map.s, 4);
+    if (trie < 4 || trie % 4 || trie >= map.n - 4 || map.s[map.n - 1])
+        return fail(e,
+                    "precompiled_charsmap: %zu bytes with a trie of %u, expected a multiple of 4 "
+                    "and texts behind it",
+                    map.n, trie);
+    return true;
+}
+
 /* Refuses vocabularies that would make an encoder misbehave. */
 OC_API bool vocab_check(const Vocab *v, Error *e) {
     int n_bytes = 0, id[] = { v->bos, v->eos, v->unk, v->pad };
@@ -280,6 +293,7 @@ OC_API bool vocab_check(const Vocab *v, Error *e) {
             return fail(e, "stop token id %d, expected less than the %d tokens", v->stop[i], v->n);
     if (!n_bytes && v->unk < 0)
         return fail(e, "no unknown token and no byte tokens: most text could not be encoded");
+    if (!charsmap_check(v->charsmap, e)) return false;
     const Str **index;
     bool unique = name_index(&index, v->token, (uint64_t)v->n, sizeof *v->token, "token", e);
     free((void *)index);

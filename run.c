@@ -395,7 +395,8 @@ int sample(Sampler *s, float *logits, int n_vocab) {
     int id = argmax(logits, n_vocab);
     if (s->temperature > 0) {
         Candidate *c = xcalloc((size_t)n_vocab, sizeof *c, "candidates");
-        for (int i = 0; i < n_vocab; i++) logits[i] /= s->temperature;
+        float max = logits[id]; /* taken off first: a tiny temperature must not give infinities */
+        for (int i = 0; i < n_vocab; i++) logits[i] = (logits[i] - max) / s->temperature;
         softmax(logits, n_vocab);
         for (int i = 0; i < n_vocab; i++) c[i].p = logits[i], c[i].id = i;
         int n = cut_candidates(c, n_vocab, s);

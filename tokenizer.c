@@ -14,8 +14,8 @@
  *   spell the rest in bytes      a character without a token -> <0xF0> <0x9F> ...
  *
  * The ids are those of Hugging Face's INFLMTokenizer for OpenCoder vocabularies and those of
- * SentencePiece for all others. Text may be any bytes: what is not UTF-8 becomes byte tokens in
- * OpenCoder vocabularies, so that nothing is ever lost, and U+FFFD elsewhere, as in SentencePiece.
+ * SentencePiece 0.2.3 for all others. Text may be any bytes: what is not UTF-8 becomes byte tokens
+ * in OpenCoder vocabularies, so that nothing is lost, and U+FFFD elsewhere, as in SentencePiece.
  * Time grows as n log n with the text, and at worst with the length of the longest token.
  *
  * Sections: 1 trie, 2 splitter, 3 normalizer, 4 BPE, 5 unigram, 6 encoding and decoding,
@@ -652,7 +652,7 @@ static void decode_command(const Tokenizer *t, const char **word, int n) {
         ids_add(&ids, (int)id);
     }
     tokenizer_decode(t, ids.id, ids.n, opt_plain, &text);
-    fwrite(text.data, 1, text.n, stdout);
+    if (text.n) fwrite(text.data, 1, text.n, stdout);
     free(ids.id);
     buf_free(&input);
     buf_free(&text);

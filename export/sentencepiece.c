@@ -94,6 +94,7 @@ typedef struct {
     uint64_t model_type, byte_fallback, whitespace_suffix;         /* trainer_spec */
     uint64_t dummy_prefix, remove_whitespaces, escape_whitespaces; /* normalizer_spec */
     Str unk, bos, eos, pad, charsmap, decoder_charsmap;
+    bool has_trainer;
 } Specs;
 
 static bool parse_trainer(Specs *s, Str message, Error *e) {
@@ -178,6 +179,7 @@ static bool parse_model(Vocab *v, Specs *specs, Str file, bool counting, Error *
         bool trainer = wants(&f, 2, WIRE_BYTES, "trainer_spec", e);
         bool normalizer = wants(&f, 3, WIRE_BYTES, "normalizer_spec", e);
         bool denormalizer = wants(&f, 5, WIRE_BYTES, "denormalizer_spec", e);
+        specs->has_trainer |= trainer;
         if (e->text[0] || (trainer && !parse_trainer(specs, f.bytes, e)) ||
             (normalizer && !parse_normalizer(specs, f.bytes, e)) ||
             (denormalizer && !parse_denormalizer(specs, f.bytes, e)))
@@ -197,6 +199,8 @@ static int find_control(const Vocab *v, Str text) {
 
 static bool apply_specs(Vocab *v, const Specs *s, Error *e) {
     static const char *const model_type[] = { "0", "unigram", "BPE", "WORD", "CHAR" };
+    if (!s->has_trainer) /* it is optional in the format, but every real file has it */
+        return fail(e, "trainer_spec: missing, expected it behind the pieces; truncated file?");
     if (s->model_type != 1 && s->model_type != 2)
         return fail(e, "model_type: %s, expected BPE or unigram",
                     s->model_type < 5 ? model_type[s->model_type] : "unknown");

@@ -207,8 +207,8 @@ def hyperparameters():
             ("general.architecture", ARRAY, (STR, ["llama"]), "string"),
             ("llama.rope.scaling.type", STR, "linear", "linear"),
             ("llama.rope.scaling.type", STR, "yarn", "yarn"),
-            ("llama.rope.scaling.factor", F32, 2.0, "rope.scaling.factor"),
-            ("llama.rope.scale_linear", F32, 2.0, "rope.scale_linear"),
+            ("llama.rope.scaling.factor", F32, 2.0, "rope scaling by 2"),
+            ("llama.rope.scale_linear", F32, 2.0, "rope scaling by 2"),
             ("llama.expert_count", U32, 8, "8")):
         yield from refused(f"{name} {value!r}", lambda g, args=(name, kind, value): g.set(*args),
                            word)

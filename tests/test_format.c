@@ -224,7 +224,10 @@ static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
     v->stop[0] = 299;
     v->n_stop = 1;
     v->n_pieces = 299;
-    v->charsmap = (Str){ "\1\0\2", 3 };
+    v->charsmap = (Str){ "\4\0\0\0\0\0\0\0x", 10 }; /* a trie of one unit, one text */
+                         "unit"
+                         "a\0b",
+                         12 }; /* one unit of a trie, two texts */
     v->chat_template = str_of("{{ messages }}");
 }
 
