@@ -207,6 +207,7 @@ static void test_large(void) {
 
 static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
     static char name[300][8];
+    static const char charsmap[] = { 4, 0, 0, 0, 'u', 'n', 'i', 't', 'a', 0, 'b', 0 };
     for (int i = 0; i < 300; i++) {
         snprintf(name[i], sizeof name[i], i < 256 ? "<0x%02X>" : "t%d", (unsigned)i);
         token[i] = str_of(name[i]);
@@ -223,11 +224,9 @@ static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
     v->pad = -1;
     v->stop[0] = 299;
     v->n_stop = 1;
-    v->n_pieces = 299;
-    v->charsmap = (Str){ "\4\0\0\0\0\0\0\0x", 10 }; /* a trie of one unit, one text */
-                         "unit"
-                         "a\0b",
-                         12 }; /* one unit of a trie, two texts */
+    v->charsmap = (Str){ "\4\0\0\0"
+    v->charsmap.s = charsmap;
+    v->charsmap.n = sizeof charsmap;
     v->chat_template = str_of("{{ messages }}");
 }
 
