@@ -224,7 +224,7 @@ static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
     v->pad = -1;
     v->stop[0] = 299;
     v->n_stop = 1;
-    v->charsmap = (Str){ "\4\0\0\0"
+    v->n_pieces = 299;
     v->charsmap.s = charsmap;
     v->charsmap.n = sizeof charsmap;
     v->chat_template = str_of("{{ messages }}");
