@@ -184,7 +184,9 @@ static void attention_head(float *out, const float *q, const float *keys, const 
 static void attention(Engine *e, const Batch *b, int layer) {
     const Config *c = &e->model->config;
     int n_heads = c->n_heads, head_dim = c->head_dim, shared = c->n_heads / c->n_kv_heads;
-#pragma omp parallel for schedule(dynamic, 4)
+    int n_threads = max_threads() < e->n_threads ? max_threads() : e->n_threads;
+    (void)n_threads; /* read by the pragma alone: no more threads than rows of scores */
+#pragma omp parallel for schedule(dynamic, 4) num_threads(n_threads)
     for (int job = 0; job < b->n * n_heads; job++) {
         int i = job / n_heads, h = job % n_heads, thread = 0;
 #ifdef _OPENMP
@@ -950,10 +952,11 @@ static void install_signals(void) {
 
 /* models/tiny.bin beside the executable. */
 static const char *default_model(void) {
-    static char path[4096 + 32];
-    ssize_t n = readlink("/proc/self/exe", path, 4096);
-    char *slash = n > 0 ? (path[n] = 0, strrchr(path, '/')) : NULL;
-    strcpy(slash ? slash + 1 : path, "models/tiny.bin");
+    static char path[4096 + 32], program[4096 + 1];
+    ssize_t n = readlink("/proc/self/exe", program, 4096);
+    char *slash = n > 0 ? strrchr(program, '/') : NULL;
+    snprintf(path, sizeof path, "%.*smodels/tiny.bin", slash ? (int)(slash + 1 - program) : 0,
+             program);
     if (access(path, R_OK))
         die("%s: not there, expected the default model; name one: ./run model.bin -i TEXT, made by "
             "./convert CHECKPOINT_DIR model.bin or ./convert --random tiny model.bin -q q8_0",
