@@ -258,7 +258,7 @@ OC_API const Option *find_option(const Option *table, const char *a, size_t n) {
             if (name && strlen(name) == n - 2 && !memcmp(name, a + 2, n - 2)) return o;
         }
     }
-    die_usage("%.*s: unknown option", (int)n, a);
+    die_usage("%.*s: unknown option, expected one of those that -h lists", (int)n, a);
 }
 
 /* Parses `-x value`, `--name value` and `--name=value`; what is no option goes to positional[], at
@@ -341,7 +341,7 @@ OC_API bool map_file(Map *m, const char *path, Error *e) {
     }
     if (st.st_size == 0) {
         close(fd);
-        return fail(e, "file is empty (0 bytes)");
+        return fail(e, "file is empty (0 bytes), expected something to read");
     }
     void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     int saved = errno;

@@ -183,6 +183,9 @@ OC_API void weights_free(Weights *w) {
 #undef X
 }
 
+/* opt.m.*, opt.v.*: what a training checkpoint holds beside the weights. */
+OC_API bool is_optimizer(Str name) { return name.n > 4 && !memcmp(name.s, "opt.", 4); }
+
 /* Finds every tensor of the list in the file, with its shape, and refuses tensors that are not in
  * the list (biases, experts, ...) but for a training checkpoint's optimizer state, opt.*. */
 OC_API bool weights_bind(Weights *w, const Gguf *g, const Config *c, Error *e) {
@@ -196,7 +199,7 @@ OC_API bool weights_bind(Weights *w, const Gguf *g, const Config *c, Error *e) {
 #undef X
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         Str name = g->tensor[i].name;
-        if (name.n > 4 && !memcmp(name.s, "opt.", 4)) known++;
+        if (is_optimizer(name)) known++;
     }
     if (known == g->n_tensors) return true;
     int n;
@@ -204,7 +207,7 @@ OC_API bool weights_bind(Weights *w, const Gguf *g, const Config *c, Error *e) {
     for (uint64_t i = 0, j; i < g->n_tensors; i++) {
         Str name = g->tensor[i].name;
         for (j = 0; j < (uint64_t)n && !str_is(name, specs[j].name); j++) {}
-        if (j < (uint64_t)n || (name.n > 4 && !memcmp(name.s, "opt.", 4))) continue;
+        if (j < (uint64_t)n || is_optimizer(name)) continue;
         fail(e, "tensor %.*s: not part of a Llama model, expected none but the known ones",
              STR(name));
         break;
@@ -292,7 +295,7 @@ OC_API bool vocab_check(const Vocab *v, Error *e) {
         if (v->stop[i] < 0 || v->stop[i] >= v->n)
             return fail(e, "stop token id %d, expected less than the %d tokens", v->stop[i], v->n);
     if (!n_bytes && v->unk < 0)
-        return fail(e, "no unknown token and no byte tokens: most text could not be encoded");
+        return fail(e, "no unknown token and no byte tokens, expected one or 256 of them");
     if (!charsmap_check(v->charsmap, e)) return false;
     const Str **index;
     bool unique = name_index(&index, v->token, (uint64_t)v->n, sizeof *v->token, "token", e);
@@ -316,7 +319,6 @@ OC_API void vocab_add_usual_stops(Vocab *v) {
 OC_API bool vocab_read_ids(Vocab *v, const Gguf *g, Error *e) {
     int eot = -1;
     const GgufKey *stops;
-    v->bos = v->eos = v->unk = v->pad = -1;
     if (!gguf_int(g, "tokenizer.ggml.bos_token_id", false, -1, v->n - 1, &v->bos, e) ||
         !gguf_int(g, "tokenizer.ggml.eos_token_id", false, -1, v->n - 1, &v->eos, e) ||
         !gguf_int(g, "tokenizer.ggml.unknown_token_id", false, -1, v->n - 1, &v->unk, e) ||
@@ -377,8 +379,12 @@ OC_API bool vocab_from_gguf(Vocab *v, const Gguf *g, Error *e) {
     v->unigram = str_is(model, "t5");
     if (!v->unigram && !str_is(model, "llama"))
         return fail(e, "key tokenizer.ggml.model: %.*s, expected llama or t5", STR(model));
-    if (!vocab_read_tokens(v, g, e) || !vocab_read_ids(v, g, e)) return false;
-    v->add_bos = !v->unigram; /* what GGUF says for keys that are missing */
+    if (!vocab_read_tokens(v, g, e)) return false;
+    v->bos = v->eos = v->unk = v->pad = -1;
+    bool foreign = !gguf_key(g, "opencoder.sentencepiece_count");
+    if (foreign && !v->unigram && v->n > 2 && v->type[1] == TOK_CONTROL) v->bos = 1, v->eos = 2;
+    if (!vocab_read_ids(v, g, e)) return false;
+    v->add_bos = !v->unigram; /* these, and the ids above, are what GGUF says for missing keys */
     v->add_eos = v->unigram;
     v->add_space_prefix = true;
     v->n_pieces = v->n;

@@ -379,7 +379,7 @@ static int cut_candidates(Candidate *c, int n, const Sampler *s) {
     int kept = 0, last;
     for (int i = 0; i < n; i++) best = fmaxf(best, c[i].p);
     /* A token below (1 - top_p) / n can never be needed to reach top_p: most go before the sort. */
-    float floor = fmaxf(s->min_p * best, s->top_p < 1 ? (1 - s->top_p) / (float)n : 0);
+    float floor = fmaxf(s->min_p * best, s->top_p < 1 && !s->top_k ? (1 - s->top_p) / (float)n : 0);
     for (int i = 0; i < n; i++)
         if (c[i].p >= floor || c[i].p == best) c[kept++] = c[i];
     qsort(c, (size_t)kept, sizeof *c, candidate_cmp);
@@ -426,18 +426,20 @@ typedef struct {
     Buf pending;          /* bytes that are not printed yet */
     const TextList *stop; /* stop strings; the text ends before the first of them */
     bool stopped;
+    bool mute;       /* --logprobs prints its own lines; the text is searched for stops only */
     bool drop_space; /* SentencePiece put a space before the text's first word */
 } TextOut;
 
 /* stdout is this program's product: when it cannot be written there is no point in going on. */
 static void print_bytes(const char *s, size_t n) {
     if (fwrite(s, 1, n, stdout) == n && !fflush(stdout)) return;
+    if (errno == EINTR && interrupted) exit(130);
     if (errno == EPIPE) exit(1);
     die("stdout: cannot write: %s", strerror(errno));
 }
 
 static void text_flush(TextOut *t, size_t n) {
-    print_bytes(t->pending.data, n);
+    if (!t->mute) print_bytes(t->pending.data, n);
     memmove(t->pending.data, t->pending.data + n, t->pending.n - n + 1);
     t->pending.n -= n;
 }
@@ -489,8 +491,8 @@ typedef struct {
     const EngineBackend *backend;
     Engine *engine;
     Sampler sampler;
-    int n_ctx, n_batch, pos; /* pos: tokens of the sequence so far */
-    size_t n_prompt, n_generated;
+    int n_ctx, n_batch, pos;                 /* pos: tokens of the sequence so far */
+    size_t n_prompt, n_generated, n_decoded; /* n_decoded: generated tokens that were fed again */
     double prompt_seconds, seconds;
 } Session;
 
@@ -508,7 +510,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
     size_t vocab = (size_t)s->model->config.vocab_size;
     float *logits = NULL;
     double start = now();
-    for (size_t done = 0; done < n;) {
+    for (size_t done = 0; done < n && !interrupted;) {
         int k = n - done < (size_t)max ? (int)(n - done) : max;
         for (int i = 0; i < k; i++) {
             pos[i] = s->pos + i;
@@ -527,13 +529,16 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
     return logits;
 }
 
-/* Makes the logits fit for sampling: rows without a token are never chosen, and a number that is
- * not finite says that the weights or the arithmetic are broken. */
-static void check_logits(Session *s, float *logits) {
+/* A logit that is not finite says that the weights or the arithmetic are broken. */
+static void check_logits(const Session *s, const float *logits) {
     for (int i = 0; i < s->model->config.vocab_size; i++)
         if (!isfinite(logits[i]))
             die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
                 s->model->path, i, s->pos - 1, (double)logits[i]);
+}
+
+/* Rows of the embedding without a token, or with an unused one, are never chosen. */
+static void mask_unused(const Session *s, float *logits) {
     for (int i = 0; i < s->model->config.vocab_size; i++)
         if (i >= s->model->vocab.n || s->model->vocab.type[i] == TOK_UNUSED) logits[i] = -1e30f;
 }
@@ -588,36 +593,39 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
 }
 
 /* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
- * tokens or the end of the context. Text goes to stdout. */
-static void generate(Session *s, float *logits, TextOut *out) {
+ * tokens or the end of the context. Text goes to stdout. Returns the last token where the engine
+ * has not seen it yet, for whoever goes on from there, or -1. */
+static int generate(Session *s, float *logits, TextOut *out) {
     const Vocab *v = &s->model->vocab;
     size_t n_vocab = (size_t)s->model->config.vocab_size;
     float *before = opt.logprobs ? xcalloc(n_vocab, sizeof *before, "logits") : NULL;
+    int id = -1;
     double start = now();
-    for (size_t made = 0; !interrupted && (!opt.n_new || made < (size_t)opt.n_new); made++) {
-        check_logits(s, logits);
-        if (before) memcpy(before, logits, n_vocab * sizeof *before);
-        int id = sample(&s->sampler, logits, (int)n_vocab);
-        if (is_stop(v, id)) break;
-        if (before) {
-            print_logprobs(s, before, id);
-        } else {
-            Str piece = tokenizer_piece(s->tokenizer, id, false);
-            if (out->drop_space && piece.n && *piece.s == ' ') piece.s++, piece.n--;
-            out->drop_space = false;
-            text_add(out, piece.s, piece.n);
-            if (out->stopped) break;
-        }
-        s->n_generated++;
-        if (s->pos == s->n_ctx) {
+    for (size_t made = 0; !interrupted && !out->stopped; made++) {
+        if (made && s->pos == s->n_ctx) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
             break;
         }
-        logits = feed(s, &id, 1, NULL);
+        if (made) logits = feed(s, &id, 1, NULL), s->n_decoded++;
+        id = -1;
+        check_logits(s, logits);
+        mask_unused(s, logits);
+        if (before) memcpy(before, logits, n_vocab * sizeof *before);
+        int next = sample(&s->sampler, logits, (int)n_vocab);
+        if (is_stop(v, next)) break;
+        id = next;
+        s->n_generated++;
+        if (before) print_logprobs(s, before, id);
+        Str piece = tokenizer_piece(s->tokenizer, id, false);
+        if (out->drop_space && piece.n && *piece.s == ' ') piece.s++, piece.n--;
+        out->drop_space = false;
+        text_add(out, piece.s, piece.n);
+        if (opt.n_new && made + 1 == (size_t)opt.n_new) break;
     }
     text_end(out);
     free(before);
     s->seconds += now() - start;
+    return id;
 }
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
@@ -638,25 +646,27 @@ static double bytes_per_token(const Session *s) {
 
 static void print_rates(const Session *s) {
     if (opt.quiet) return;
-    double rate = s->seconds > 0 ? (double)s->n_generated / s->seconds : 0;
+    double rate = s->seconds > 0 ? (double)s->n_decoded / s->seconds : 0;
     if (s->sampler.temperature > 0) fprintf(stderr, "seed %lld\n", (long long)opt.seed);
     fprintf(stderr, "prompt %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f GB/s\n",
             s->n_prompt, s->prompt_seconds > 0 ? (double)s->n_prompt / s->prompt_seconds : 0,
             s->n_generated, rate, rate * bytes_per_token(s) * 1e-9);
 }
 
-/* The logits after a whole prompt, which must fit into the context. */
+/* The logits after a whole prompt, which must fit into the context. Ctrl-C may cut it short. */
 static float *feed_prompt(Session *s, const Ids *ids) {
     double start = now();
+    int before = s->pos;
     float *logits = feed(s, ids->id, ids->n, NULL);
     s->prompt_seconds += now() - start;
-    s->n_prompt += ids->n;
+    s->n_prompt += (size_t)(s->pos - before);
     return logits;
 }
 
 static void run_generate(Session *s, const Buf *prompt) {
     Ids ids = { 0 };
-    TextOut out = { { 0 }, &opt.stop, false, !prompt->n && s->model->vocab.add_space_prefix };
+    TextOut out = { .stop = &opt.stop, .mute = opt.logprobs > 0 };
+    out.drop_space = !prompt->n && s->model->vocab.add_space_prefix;
     tokenizer_encode_prompt(s->tokenizer, prompt->data, prompt->n, !opt.no_special, &ids);
     if (ids.n == 0)
         die_usage("-i: an empty prompt, but this model starts no text by itself; give a prompt");
@@ -697,15 +707,18 @@ static void add_message(Chat *c, const char *role, const char *content, size_t n
 
 static void chat_reset(Chat *c) {
     c->s->backend->cut(c->s->engine, 0, c->s->pos = 0);
+    c->s->sampler.n_recent = 0;
     c->ids.n = 0;
     add_message(c, "system", opt.system, strlen(opt.system), false);
 }
 
-/* Answers one user message; afterwards ids holds what closes the answer. */
+/* Answers one user message; afterwards ids holds what closes the answer. Ctrl-C stops the answer,
+ * not the program; before the answer has begun, it takes the message back. */
 static void chat_turn(Chat *c, const char *text, size_t n) {
     Session *s = c->s;
-    TextOut out = { { 0 }, &opt.stop, false, false };
+    TextOut out = { .stop = &opt.stop, .mute = opt.logprobs > 0 };
     size_t mark = c->ids.n;
+    int start = s->pos;
     add_message(c, "user", text, n, false);
     add_message(c, "assistant", "", 0, true);
     if (c->ids.n > (size_t)(s->n_ctx - s->pos)) {
@@ -716,36 +729,49 @@ static void chat_turn(Chat *c, const char *text, size_t n) {
         c->ids.n = mark;
         return;
     }
-    generate(s, feed_prompt(s, &c->ids), &out);
-    interrupted = 0; /* Ctrl-C stops the answer, not the program */
-    print_bytes("\n", 1);
-    c->ids.n = 0;
-    ids_add(&c->ids, c->im_end);
-    tokenizer_encode(s->tokenizer, "\n", 1, false, &c->ids);
+    float *logits = feed_prompt(s, &c->ids);
+    if (interrupted) {
+        s->backend->cut(s->engine, 0, s->pos = start);
+        c->ids.n = mark;
+    } else {
+        int last = generate(s, logits, &out);
+        c->ids.n = 0;
+        if (last >= 0) ids_add(&c->ids, last);
+        ids_add(&c->ids, c->im_end);
+        tokenizer_encode(s->tokenizer, "\n", 1, false, &c->ids);
+    }
+    interrupted = 0;
+    if (!opt.logprobs) print_bytes("\n", 1);
 }
 
 /* Reads a message from stdin: a line; lines that end in a backslash go on; """ opens and closes a
- * block of lines. False at the end of the input. */
+ * block of lines. Ctrl-C throws away what was typed. False at the end of the input. */
 static bool read_message(Buf *text) {
     char *line = NULL;
     size_t cap = 0;
-    bool block = false, more = true;
+    bool block = false, more = true, ended = false;
     text->n = 0;
-    for (const char *prompt = "> "; more; prompt = ". ") {
+    for (const char *prompt = "> "; more && !ended; prompt = ". ") {
         if (isatty(0)) fputs(prompt, stderr);
         ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0) break;
+        ended = n < 0;
+        if (ended) break;
         if (n && line[n - 1] == '\n') n--;
         bool fence = n == 3 && !memcmp(line, "\"\"\"", 3);
         bool joined = !block && n && line[n - 1] == '\\';
+        if (text->n && !fence) buf_add(text, "\n", 1);
+        if (!fence) buf_add(text, line, (size_t)(n - joined));
         block ^= fence;
         more = block || joined;
-        if (!fence) buf_add(text, line, (size_t)(n - joined));
-        if (!fence && more) buf_add(text, "\n", 1);
     }
     free(line);
-    bool ended = more;
     if (ended && isatty(0)) fputs("\n", stderr);
+    if (ended && interrupted) {
+        interrupted = 0;
+        clearerr(stdin);
+        text->n = 0;
+        return true;
+    }
     return !ended || text->n;
 }
 
@@ -784,6 +810,12 @@ static double surprise(const float *logits, int n_vocab, int id) {
     return (double)max + log(sum) - (double)logits[id];
 }
 
+static void print_perplexity(double nats, size_t tokens, size_t bytes) {
+    double mean = nats / (double)tokens, bits = bytes ? nats / log(2) / (double)bytes : 0;
+    printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
+           exp(mean), mean, bits, tokens, bytes);
+}
+
 /* Mean surprise of a text. Windows of n_ctx tokens advance by half their length and only the second
  * half counts (in the first window, all of it), so every token but the first is predicted once,
  * from at least n_ctx / 2 tokens where the text has them. */
@@ -793,6 +825,10 @@ static void run_perplexity(Session *s, const Buf *text) {
     double nats = 0;
     tokenizer_encode_prompt(s->tokenizer, text->data, text->n, false, &ids);
     if (ids.n < 2) die("%s: %zu tokens, expected at least 2", opt.perplexity, ids.n);
+    if (s->n_ctx < 2) die_usage("-c: %d, expected at least 2 for --perplexity", s->n_ctx);
+    /* The first token is predicted only if BOS stands before it; else its bytes do not count. */
+    size_t skipped =
+        s->model->vocab.add_bos ? 0 : tokenizer_piece(s->tokenizer, ids.id[0], false).n;
     float *logits = xcalloc((size_t)s->n_batch * n_vocab, sizeof *logits, "logits");
     size_t half = (size_t)s->n_ctx / 2 ? (size_t)s->n_ctx / 2 : 1;
     for (size_t start = 0, done = 1; done < ids.n && !interrupted; start += half) {
@@ -801,7 +837,8 @@ static void run_perplexity(Session *s, const Buf *text) {
         for (size_t i = start; i < end; i += (size_t)s->n_batch) {
             size_t n = end - i < (size_t)s->n_batch ? end - i : (size_t)s->n_batch;
             feed(s, ids.id + i, n, logits);
-            for (size_t j = i; j < i + n && j + 1 < ids.n; j++) {
+            for (size_t j = i; !interrupted && j < i + n && j + 1 < ids.n; j++) {
+                check_logits(s, logits + (j - i) * n_vocab);
                 if (j + 1 < done || j + 1 >= end) continue;
                 nats += surprise(logits + (j - i) * n_vocab, (int)n_vocab, ids.id[j + 1]);
                 counted++;
@@ -811,13 +848,7 @@ static void run_perplexity(Session *s, const Buf *text) {
         if (!opt.quiet && isatty(2)) fprintf(stderr, "\r%zu of %zu tokens", done, ids.n);
     }
     if (!opt.quiet && isatty(2)) fputs("\n", stderr);
-    /* The first token is predicted only if BOS stands before it; else its bytes do not count. */
-    size_t skipped =
-        s->model->vocab.add_bos ? 0 : tokenizer_piece(s->tokenizer, ids.id[0], false).n;
-    size_t bytes = text->n - skipped;
-    printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
-           exp(nats / (double)counted), nats / (double)counted,
-           bytes ? nats / log(2) / (double)bytes : 0, counted, bytes);
+    if (!interrupted) print_perplexity(nats, counted, text->n - skipped);
     free(logits);
     free(ids.id);
 }
@@ -896,7 +927,7 @@ static const Option options[] = {
       "sample from the K likeliest; 0: all" },
     { 0, "min-p", NULL, "P", OPT_FLOAT, &opt.min_p, 0, 1, "sample from those of P times the best" },
     { 0, "repeat-penalty", NULL, "X", OPT_FLOAT, &opt.repeat_penalty, 0.01, 100,
-      "make the last 64 tokens less likely" },
+      "make the last 64 generated tokens less likely" },
     { 's', "seed", NULL, "N", OPT_INT, &opt.seed, -1, 9e15, "of the sampling; -1: from the clock" },
     { 'r', "stop", "reverse-prompt", "TEXT", OPT_LIST, &opt.stop, 0, 0,
       "stop before this text; repeatable" },
@@ -941,12 +972,16 @@ static void on_bus_error(int sig) {
     _exit(1);
 }
 
-static void install_signals(void) {
-    struct sigaction interrupt = { .sa_handler = on_interrupt },
-                     bus = { .sa_handler = on_bus_error };
-    struct sigaction ignore = { .sa_handler = SIG_IGN };
-    if (sigaction(SIGINT, &interrupt, NULL) || sigaction(SIGBUS, &bus, NULL) ||
-        sigaction(SIGPIPE, &ignore, NULL))
+static void catch_signals(void) {
+    struct sigaction bus = { .sa_handler = on_bus_error }, ignore = { .sa_handler = SIG_IGN };
+    if (sigaction(SIGBUS, &bus, NULL) || sigaction(SIGPIPE, &ignore, NULL))
+        die("signals: cannot install handlers: %s", strerror(errno));
+}
+
+/* Until the model is open, Ctrl-C simply ends the program. */
+static void catch_interrupt(void) {
+    struct sigaction interrupt = { .sa_handler = on_interrupt };
+    if (sigaction(SIGINT, &interrupt, NULL))
         die("signals: cannot install handlers: %s", strerror(errno));
 }
 
@@ -989,7 +1024,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
     }
     s->model = m;
     s->tokenizer = tokenizer_new(&m->vocab, &e);
-    if (!s->tokenizer) die("%s: %s", m->path, e.text);
+    if (!s->tokenizer) die("%s: %s", opt.tokenizer ? opt.tokenizer : m->path, e.text);
     s->n_ctx = opt.ctx ? (int)opt.ctx : m->config.max_ctx;
     if (s->n_ctx > m->config.max_ctx)
         die_usage("-c: %d, expected at most %d, what the model was trained for", s->n_ctx,
@@ -1035,14 +1070,16 @@ int main(int argc, char **argv) {
     bool chat = !strcmp(opt.mode, "chat");
     if (!chat && strcmp(opt.mode, "generate"))
         die_usage("-m: '%s', expected generate or chat", opt.mode);
+    if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
+        die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
     for (int i = 0; i < opt.stop.n; i++)
-        if (!opt.stop.text[i][0]) die_usage("--stop: an empty text");
+        if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', not an instruction set this CPU has", opt.cpu);
+        die_usage("--cpu: '%s', expected plain or, where the CPU has it, avx512", opt.cpu);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif
-    install_signals();
+    catch_signals();
     if (opt.perplexity)
         read_file(opt.perplexity, &text);
     else
@@ -1050,6 +1087,7 @@ int main(int argc, char **argv) {
     model_open(&model, opt.model ? opt.model : default_model(), opt.verify);
     session_open(&s, &model, &dump);
     print_model(&s);
+    catch_interrupt();
     if (opt.perplexity)
         run_perplexity(&s, &text);
     else if (opt.dump)

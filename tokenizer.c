@@ -519,16 +519,13 @@ size_t utf8_complete(const char *s, size_t n) {
 /* ------------------------------------------------------------------------------------------------
  * 7. Construction: every table that encoding and decoding read, and never write */
 
-static bool load_charsmap(Tokenizer *t, Error *e) {
-    Str map = t->vocab->charsmap;
-    uint32_t size = 0; /* of the trie */
-    if (map.n == 0) return true;
-    if (map.n >= 4) memcpy(&size, map.s, 4);
-    if (map.n < 4 || size > map.n - 4)
-        return fail(e, "precompiled_charsmap: %zu bytes, expected 4 and a trie of %u", map.n, size);
+static void load_charsmap(Tokenizer *t) {
+    Str map = t->vocab->charsmap; /* its parts have been measured by charsmap_check */
+    uint32_t size;                /* of the trie */
+    if (map.n == 0) return;
+    memcpy(&size, map.s, 4);
     t->charsmap_trie = (Str){ map.s + 4, size };
     t->charsmap_text = (Str){ map.s + 4 + size, map.n - 4 - size };
-    return true;
 }
 
 /* What token i stands for in running text, written to `to`; returns how many bytes. */
@@ -569,8 +566,12 @@ Tokenizer *tokenizer_new(const Vocab *v, Error *e) {
         bytes += v->token[i].n;
         nodes += v->token[i].n * (v->type[i] == TOK_USER ? 2 : 1); /* under two roots */
     }
-    bool ok = nodes < MAX_NODES || fail(e, "tokens of %zu bytes, expected less than 16M", bytes);
-    if (!ok || !load_charsmap(t, e)) return free(t), NULL;
+    if (nodes >= MAX_NODES) {
+        fail(e, "tokens of %zu bytes, expected less than 16M", bytes);
+        free(t);
+        return NULL;
+    }
+    load_charsmap(t);
     t->class_of = (uint8_t *)xcalloc(MALFORMED + 1, 1, "classes of code points");
     unicode_classes(t->class_of);
     t->n_nodes = FIRST_NODE;
@@ -682,10 +683,8 @@ int main(int argc, char **argv) {
         die_usage("command %s: expected encode, decode or info", command);
     if (n < 2) die_usage("%s: no model given, expected a GGUF file", command);
     if (n > 2 && !decode) die_usage("'%s': unexpected argument", word[2]);
-    Model m = { .path = word[1] }; /* only its vocabulary is looked at */
-    if (!map_file(&m.map, m.path, &e) || !gguf_parse(&m.gguf, m.map.data, m.map.size, &e) ||
-        !gguf_check_header(&m.gguf, &e) || !vocab_from_gguf(&m.vocab, &m.gguf, &e))
-        die("%s: %s", m.path, e.text);
+    Model m;
+    model_open_vocab(&m, word[1]);
     Tokenizer *t = tokenizer_new(&m.vocab, &e);
     if (!t) die("%s: %s", m.path, e.text);
     if (encode) encode_command(t);

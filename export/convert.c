@@ -87,13 +87,13 @@ static Tensor *list_tensors(const Source *s, bool keep_optimizer, int *n) {
     *n = s->n_tensors;
     memcpy(list, s->tensor, (size_t)*n * sizeof *list);
     for (uint64_t i = 0; i < s->gguf.n_tensors && keep_optimizer; i++)
-        if (begins(s->gguf.tensor[i].name, "opt.")) list[(*n)++] = s->gguf.tensor[i];
+        if (is_optimizer(s->gguf.tensor[i].name)) list[(*n)++] = s->gguf.tensor[i];
     return list;
 }
 
 /* type T_COUNT: as in the source. */
 static uint32_t target_type(const Tensor *t, uint32_t type) {
-    if (begins(t->name, "opt.")) return t->type;
+    if (is_optimizer(t->name)) return t->type;
     if (type != T_COUNT || is_norm(t->name)) return stored_type(t->name, t->cols, type);
     return t->type;
 }
