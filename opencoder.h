@@ -533,6 +533,7 @@ void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size
 void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
 /* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
 bool matmul_choose(const char *name);
+int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
 const char *matmul_level(void); /* the one in use: "plain", "avx512" */
 
 /* tokenizer.c: text <-> ids. */

@@ -52,14 +52,6 @@ struct Engine {
     float *keys, *values; /* the cache */
 };
 
-static int max_threads(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
-
 static float *new_floats(size_t n, const char *what) { return xcalloc(n, sizeof(float), what); }
 
 static size_t cache_floats(const Engine *e) {
@@ -77,7 +69,7 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     e->model = m;
     e->opt = *o;
-    e->n_threads = max_threads();
+    e->n_threads = thread_count();
     e->x = new_floats(n * (size_t)c->dim, "residual stream");
     e->normed = new_floats(n * (size_t)c->dim, "normed");
     e->q = new_floats(n * q_dim, "queries");
@@ -184,7 +176,7 @@ static void attention_head(float *out, const float *q, const float *keys, const 
 static void attention(Engine *e, const Batch *b, int layer) {
     const Config *c = &e->model->config;
     int n_heads = c->n_heads, head_dim = c->head_dim, shared = c->n_heads / c->n_kv_heads;
-    int n_threads = max_threads() < e->n_threads ? max_threads() : e->n_threads;
+    int n_threads = thread_count() < e->n_threads ? thread_count() : e->n_threads;
     (void)n_threads; /* read by the pragma alone: no more threads than rows of scores */
 #pragma omp parallel for schedule(dynamic, 4) num_threads(n_threads)
     for (int job = 0; job < b->n * n_heads; job++) {
@@ -1053,7 +1045,7 @@ static void print_model(const Session *s) {
     if (opt.quiet) return;
     fprintf(stderr, "%s: %d layers of %d, vocabulary %d, %s, context %d, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
-            type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), max_threads());
+            type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), thread_count());
 }
 
 int main(int argc, char **argv) {

@@ -194,8 +194,11 @@ int main(int argc, char **argv) {
     if (hf && (type == T_Q8_0 || type == T_Q4_0))
         die_usage("-q: '%s' with -o hf, expected f32, f16 or bf16", type_text);
     if (hf && keep_optimizer) die_usage("--keep-optimizer with -o hf, expected gguf");
-    signal(SIGXFSZ,
-           SIG_IGN); /* a file size limit is then an error of write, reported like others */
+    if (looks && (type_text || hf || keep_optimizer))
+        die_usage("%s takes no option but --tokenizer", inspect_file ? "--inspect" : "--check");
+    if (shape && (keep_optimizer || tokenizer))
+        die_usage("--random takes no options but -q and --seed");
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like others */
     if (shape) {
         random_write(shape, file[0], type == T_COUNT ? T_BF16 : type, (uint64_t)seed);
         return 0;
