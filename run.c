@@ -996,7 +996,7 @@ static void read_prompt(Buf *prompt) {
     Error e;
     bool from_stdin = opt.prompt && !strcmp(opt.prompt, "-");
     if (opt.prompt && opt.file) die_usage("-i and -f: both given, expected one of them");
-    buf_add(prompt, "", 0);
+    buf_add(prompt, "", 0); /* without -i and -f there is an empty prompt */
     if (opt.prompt && !from_stdin) buf_add(prompt, opt.prompt, strlen(opt.prompt));
     if (from_stdin && !read_all(0, prompt, &e)) die("stdin: %s", e.text);
     if (opt.file) read_file(opt.file, prompt);
