@@ -6,8 +6,24 @@
 
 enum { DRAWS = 20000, MOST = 512 }; /* MOST: the largest vocabulary here */
 
-#define SEED    0x9E3779B97F4A7C15ull
-#define NEUTRAL .temperature = 1, .top_p = 1, .repeat_penalty = 1, .random = SEED
+#define SEED 0x9E3779B97F4A7C15ull
+
+static Sampler cut(float temperature, int top_k, float top_p, float min_p) {
+    return (Sampler){ .temperature = temperature,
+                      .top_k = top_k,
+                      .top_p = top_p,
+                      .min_p = min_p,
+                      .repeat_penalty = 1,
+                      .random = SEED };
+}
+
+/* Of n tokens generated lately. */
+static Sampler penal(Sampler s, float penalty, const int *recent, int n) {
+    s.repeat_penalty = penalty;
+    s.n_recent = n;
+    memcpy(s.recent, recent, (size_t)n * sizeof *recent);
+    return s;
+}
 
 /* ------------------------------------------------------------------------------------------------
  * The reference: p (n), zero where a token may not be drawn */
@@ -112,34 +128,28 @@ static void fill(float *logits, int n) {
 
 static void test_frequencies(void) {
     float l[MOST];
+    const int some[] = { 3, 3, 11, 20, 20, 36 }, others[] = { 0, 5, 5, 5, 30 };
     const struct {
         const char *name;
         int n;
         Sampler s;
     } cases[] = {
-        { "temperature 1", 37, { NEUTRAL } },
-        { "temperature 0.3", 37, { NEUTRAL, .temperature = 0.3f } },
-        { "temperature 5, V 353", 353, { NEUTRAL, .temperature = 5 } },
-        { "top-k 5", 37, { NEUTRAL, .top_k = 5 } },
-        { "top-k above V", 37, { NEUTRAL, .top_k = 1000 } },
-        { "top-p 0.5", 37, { NEUTRAL, .top_p = 0.5f } },
-        { "top-p 0.93, V 353", 353, { NEUTRAL, .top_p = 0.93f } },
-        { "min-p 0.2", 37, { NEUTRAL, .min_p = 0.2f } },
-        { "top-k 9, top-p 0.7", 37, { NEUTRAL, .top_k = 9, .top_p = 0.7f } },
-        { "top-k 9, min-p 0.3", 37, { NEUTRAL, .top_k = 9, .min_p = 0.3f } },
-        { "top-p 0.6, min-p 0.05", 37, { NEUTRAL, .top_p = 0.6f, .min_p = 0.05f } },
-        { "all three, temperature 0.8",
-          353,
-          { NEUTRAL, .temperature = 0.8f, .top_k = 60, .top_p = 0.8f, .min_p = 0.1f } },
-        { "penalty 1.7",
-          37,
-          { NEUTRAL, .repeat_penalty = 1.7f, .n_recent = 6, .recent = { 3, 3, 11, 20, 20, 36 } } },
-        { "penalty 0.5, top-k 12",
-          37,
-          { NEUTRAL, .repeat_penalty = 0.5f, .n_recent = 5, .top_k = 12,
-            .recent = { 0, 5, 5, 5, 30 } } },
-        { "V 2", 2, { NEUTRAL } },
-        { "V 1", 1, { NEUTRAL, .top_p = 0.9f, .top_k = 3, .min_p = 0.5f } },
+        { "temperature 1", 37, cut(1, 0, 1, 0) },
+        { "temperature 0.3", 37, cut(0.3f, 0, 1, 0) },
+        { "temperature 5, V 353", 353, cut(5, 0, 1, 0) },
+        { "top-k 5", 37, cut(1, 5, 1, 0) },
+        { "top-k above V", 37, cut(1, 1000, 1, 0) },
+        { "top-p 0.5", 37, cut(1, 0, 0.5f, 0) },
+        { "top-p 0.93, V 353", 353, cut(1, 0, 0.93f, 0) },
+        { "min-p 0.2", 37, cut(1, 0, 1, 0.2f) },
+        { "top-k 9, top-p 0.7", 37, cut(1, 9, 0.7f, 0) },
+        { "top-k 9, min-p 0.3", 37, cut(1, 9, 1, 0.3f) },
+        { "top-p 0.6, min-p 0.05", 37, cut(1, 0, 0.6f, 0.05f) },
+        { "all three, temperature 0.8", 353, cut(0.8f, 60, 0.8f, 0.1f) },
+        { "penalty 1.7", 37, penal(cut(1, 0, 1, 0), 1.7f, some, 6) },
+        { "penalty 0.5, top-k 12", 37, penal(cut(1, 12, 1, 0), 0.5f, others, 5) },
+        { "V 2", 2, cut(1, 0, 1, 0) },
+        { "V 1", 1, cut(1, 3, 0.9f, 0.5f) },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fill(l, cases[i].n);
@@ -147,19 +157,18 @@ static void test_frequencies(void) {
     }
 }
 
-/* The likeliest-but-one case of everything: equal logits, and those that are masked. */
+/* Equal logits, and those of tokens that are never to be chosen, as mask_unused sets them. */
 static void test_ties_and_masks(void) {
     float l[9] = { 1, 2, 2, -1e30f, 2, 2, -1e30f, 1, -1e30f }, masked[5];
     for (int i = 0; i < 5; i++) masked[i] = i == 3 ? -2 : -1e30f;
-    check_draws("ties", l, 9, (Sampler){ NEUTRAL });
-    check_draws("ties, top-k 3", l, 9, (Sampler){ NEUTRAL, .top_k = 3 });
-    check_draws("ties, top-p 0.3", l, 9, (Sampler){ NEUTRAL, .top_p = 0.3f });
-    check_draws("ties, min-p 1", l, 9, (Sampler){ NEUTRAL, .min_p = 1 });
-    check_draws("masked, temperature 100", l, 9, (Sampler){ NEUTRAL, .temperature = 100 });
-    check_draws("masked, penalty", l, 9,
-                (Sampler){ NEUTRAL, .repeat_penalty = 0.01f, .n_recent = 2, .recent = { 3, 6 } });
-    check_draws("all but one masked", masked, 5, (Sampler){ NEUTRAL, .top_p = 0.9f });
-    check_draws("temperature 1e-40, ties", l, 9, (Sampler){ NEUTRAL, .temperature = 1e-40f });
+    check_draws("ties", l, 9, cut(1, 0, 1, 0));
+    check_draws("ties, top-k 3", l, 9, cut(1, 3, 1, 0));
+    check_draws("ties, top-p 0.3", l, 9, cut(1, 0, 0.3f, 0));
+    check_draws("ties, min-p 1", l, 9, cut(1, 0, 1, 1));
+    check_draws("masked, temperature 100", l, 9, cut(100, 0, 1, 0));
+    check_draws("masked, penalty", l, 9, penal(cut(1, 0, 1, 0), 0.01f, (const int[]){ 3, 6 }, 2));
+    check_draws("all but one masked", masked, 5, cut(1, 0, 0.9f, 0));
+    check_draws("temperature 1e-40, ties", l, 9, cut(1e-40f, 0, 1, 0));
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -179,13 +188,9 @@ static void test_certain(void) {
     for (int i = 0; i < 37; i++)
         if (l[i] > l[best]) best = i;
     for (uint64_t seed = 1; seed < 50; seed++) {
-        Sampler one[] = { { NEUTRAL, .temperature = 0 },
-                          { NEUTRAL, .temperature = 1e-40f },
-                          { NEUTRAL, .temperature = 0.001f },
-                          { NEUTRAL, .top_k = 1 },
-                          { NEUTRAL, .top_p = 0 },
-                          { NEUTRAL, .top_p = 1e-6f },
-                          { NEUTRAL, .min_p = 1 } };
+        Sampler one[] = { cut(0, 0, 1, 0), cut(1e-40f, 0, 1, 0), cut(0.001f, 0, 1, 0),
+                          cut(1, 1, 1, 0), cut(1, 0, 0, 0),      cut(1, 0, 1e-6f, 0),
+                          cut(1, 0, 1, 1) };
         bool all = true;
         for (size_t i = 0; i < sizeof one / sizeof *one; i++) {
             one[i].random = seed * SEED + 1;
@@ -194,14 +199,14 @@ static void test_certain(void) {
         }
         check(all, "another token was drawn", "one candidate, seed %d", (int)seed);
     }
-    CHECK_INT(once(ties, 4, (Sampler){ NEUTRAL, .temperature = 0 }), 1);
-    CHECK_INT(once(ties, 4, (Sampler){ NEUTRAL, .top_k = 1 }), 1);
-    CHECK_INT(once(ties, 4, (Sampler){ NEUTRAL, .top_p = 0 }), 1);
+    CHECK_INT(once(ties, 4, cut(0, 0, 1, 0)), 1);
+    CHECK_INT(once(ties, 4, cut(1, 1, 1, 0)), 1);
+    CHECK_INT(once(ties, 4, cut(1, 0, 0, 0)), 1);
 }
 
 /* At temperature 0: a penalty of 1000 takes each token out for 64 turns, so 65 take turns. */
 static void test_penalty(void) {
-    Sampler s = { NEUTRAL, .temperature = 0, .repeat_penalty = 1000 };
+    Sampler s = penal(cut(0, 0, 1, 0), 1000, (const int[]){ 0 }, 0);
     int wrong = 0;
     for (int turn = 0; turn < 300; turn++) {
         float l[100];
@@ -211,7 +216,7 @@ static void test_penalty(void) {
     }
     CHECK_INT(wrong, 0);
     float up[2] = { 3, 2 }, down[2] = { -2, -3 };
-    Sampler twice = { NEUTRAL, .temperature = 0, .repeat_penalty = 1.4f, .n_recent = 3 };
+    Sampler twice = penal(cut(0, 0, 1, 0), 1.4f, (const int[]){ 0, 0, 0 }, 3);
     CHECK_INT(once(up, 2, twice), 0); /* 3 / 1.4 > 2, though 3 / 1.4^3 < 2 */
     twice.repeat_penalty = 1.6f;
     CHECK_INT(once(up, 2, twice), 1);
@@ -222,7 +227,7 @@ static void test_penalty(void) {
 
 static void draws_of(int *ids, uint64_t seed) {
     float l[101];
-    Sampler s = { NEUTRAL };
+    Sampler s = cut(1, 0, 1, 0);
     s.random = seed * SEED + 1; /* as session_open does */
     for (int i = 0; i < 200; i++) {
         fill(l, 101);
