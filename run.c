@@ -364,20 +364,25 @@ static void penalize_repeats(float *logits, const Sampler *s) {
     }
 }
 
-/* Sorts what may be sampled to the front of c and returns how many there are: at most top_k, those
- * of at least min_p times the best, the fewest that together reach top_p. */
+/* Sorts what may be sampled to the front of c and returns how many there are. Three cuts in this
+ * order: at least min_p times the best; of those the top_k likeliest; of those the fewest that
+ * together have top_p of their probability. */
 static int cut_candidates(Candidate *c, int n, const Sampler *s) {
     float best = 0, total = 0, sum = 0;
-    int kept = 0, last;
+    int kept = 0, last = 0;
     for (int i = 0; i < n; i++) best = fmaxf(best, c[i].p);
-    /* A token below (1 - top_p) / n can never be needed to reach top_p: most go before the sort. */
-    float floor = fmaxf(s->min_p * best, s->top_p < 1 && !s->top_k ? (1 - s->top_p) / (float)n : 0);
     for (int i = 0; i < n; i++)
-        if (c[i].p >= floor || c[i].p == best) c[kept++] = c[i];
+        if (c[i].p >= s->min_p * best) total += c[i].p, c[kept++] = c[i];
+    /* Together, tokens below this floor have at most 1 - top_p: they go before the sort. */
+    if (s->top_k == 0 && s->top_p < 1) {
+        float floor = fminf((1 - s->top_p) * total / (float)kept, best);
+        for (n = kept, kept = 0; last < n; last++)
+            if (c[last].p >= floor) c[kept++] = c[last];
+    }
     qsort(c, (size_t)kept, sizeof *c, candidate_cmp);
     if (s->top_k > 0 && kept > s->top_k) kept = s->top_k;
-    for (int i = 0; i < kept; i++) total += c[i].p;
-    if (s->top_k == 0) total = 1;
+    if (s->top_k > 0) total = 0;
+    for (int i = 0; i < kept && s->top_k > 0; i++) total += c[i].p;
     for (last = 0; last < kept && sum < s->top_p * total; last++) sum += c[last].p;
     return s->top_p < 1 ? last : kept;
 }
@@ -598,7 +603,8 @@ static int generate(Session *s, float *logits, TextOut *out) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
             break;
         }
-        if (made) logits = feed(s, &id, 1, NULL), s->n_decoded++;
+        if (made && !(logits = feed(s, &id, 1, NULL))) break; /* Ctrl-C came first */
+        s->n_decoded += made > 0;
         id = -1;
         check_logits(s, logits);
         mask_unused(s, logits);
@@ -741,7 +747,7 @@ static void chat_turn(Chat *c, const char *text, size_t n) {
 static bool read_message(Buf *text) {
     char *line = NULL;
     size_t cap = 0;
-    bool block = false, more = true, ended = false;
+    bool block = false, more = true, ended = false, first = true;
     text->n = 0;
     for (const char *prompt = "> "; more && !ended; prompt = ". ") {
         if (isatty(0)) fputs(prompt, stderr);
@@ -751,8 +757,9 @@ static bool read_message(Buf *text) {
         if (n && line[n - 1] == '\n') n--;
         bool fence = n == 3 && !memcmp(line, "\"\"\"", 3);
         bool joined = !block && n && line[n - 1] == '\\';
-        if (text->n && !fence) buf_add(text, "\n", 1);
+        if (!fence && !first) buf_add(text, "\n", 1);
         if (!fence) buf_add(text, line, (size_t)(n - joined));
+        first &= fence;
         block ^= fence;
         more = block || joined;
     }
@@ -764,6 +771,7 @@ static bool read_message(Buf *text) {
         text->n = 0;
         return true;
     }
+    interrupted = 0; /* a Ctrl-C between two answers means nothing */
     return !ended || text->n;
 }
 
@@ -880,6 +888,7 @@ static void run_dump(Session *s, const Buf *prompt, Dump *d) {
         die_usage("--dump-activations: a prompt of %zu tokens, expected 1 to %d; see -b", ids.n,
                   s->n_batch);
     feed_prompt(s, &ids);
+    if (interrupted) die("--dump-activations: interrupted, expected the whole prompt");
     gguf_put_str(&w, "general.architecture", str_of("activations"));
     gguf_put_array(&w, "tokens", GV_I32, ids.n, ids.id);
     for (size_t i = 0; i < d->n; i++)
@@ -1078,8 +1087,8 @@ int main(int argc, char **argv) {
         read_prompt(&text);
     model_open(&model, opt.model ? opt.model : default_model(), opt.verify);
     session_open(&s, &model, &dump);
-    print_model(&s);
     catch_interrupt();
+    print_model(&s);
     if (opt.perplexity)
         run_perplexity(&s, &text);
     else if (opt.dump)

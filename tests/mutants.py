@@ -82,6 +82,26 @@ MUTANTS = [
     ("the exact path is not exact", "matmul.c", "->block == 32 && !exact;", "->block == 32;",
      "test_run test_format"),
 
+    # sampling and chat
+    ("top-p compares the other way", "run.c", "sum < s->top_p * total", "sum > s->top_p * total",
+     "test_sample"),
+    ("the penalty rewards", "run.c", "*l = *l > 0 ? *l / s", "*l = *l < 0 ? *l / s",
+     "test_sample"),
+    ("each repeat is penalized", "run.c", "if (!seen) *l = *l > 0", "if (!seen || 1) *l = *l > 0",
+     "test_sample"),
+    ("min-p is ignored", "run.c", "c[i].p >= s->min_p * best", "c[i].p >= 0 * best", "test_sample"),
+    ("no line feed after <|im_end|>", "run.c",
+     'ids_add(&c->ids, c->im_end);\n'
+     '    tokenizer_encode(c->s->tokenizer, "\\n", 1, false, &c->ids);',
+     'ids_add(&c->ids, c->im_end);', "test_chat"),
+    ("another system message", "run.c", "created by OpenCoder Team.\"",
+     "created by OpenCoder team.\"", "test_chat"),
+    ("the last token of a cut answer is lost", "run.c", "if (last >= 0) ids_add(&c->ids, last);",
+     "(void)last;", "test_chat"),
+    ("/reset keeps the penalty", "run.c", "c->s->sampler.n_recent = 0;", ";", "test_chat"),
+    ("/reset keeps the context", "run.c", "c->s->backend->cut(c->s->engine, 0, c->s->pos = 0);",
+     ";", "test_chat"),
+
     # conversion
     ("q and k keep Hugging Face's order of rows", "export/convert.c",
      "spec[i].permuted && s->halves ? permute_row : NULL",

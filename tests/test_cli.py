@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 
+from badinput_files import Gguf
 from check import (ROOT, SCRATCH, check, check_equal, end, program, short, skip, start)
 
 RATES = re.compile(r"prompt \d+ tokens [\d.]+ tok/s, generated (\d+) tokens [\d.]+ tok/s, "
@@ -161,6 +162,46 @@ def test_outputs():
           short(done))
 
 
+def test_perplexity():
+    """The number is transformers', over the windows that run_perplexity describes: recorded with
+    torch 2.15.0, transformers 4.57.6, float32, eager attention."""
+    model = os.path.join(SCRATCH, "cli-gqa20.gguf")
+    text = os.path.join(DATA, "llama_gqa20", "tokenizer_config.json")
+    start(program("convert"), os.path.join(DATA, "llama_gqa20"), model)
+    done = run(model, "--perplexity", text, "-c", 64, "--exact")
+    found = re.match(rb"perplexity ([\d.]+), .* 1281 tokens, 1448 bytes\n\Z", done.stdout)
+    check("--perplexity as in transformers", found and
+          abs(float(found.group(1)) / 19849.7535 - 1) < 1e-4, short(done))
+    check_error("--perplexity -c 1", run(model, "--perplexity", text, "-c", 1), 2, "-c")
+    with open(model, "wb") as file:
+        file.write(Gguf().poke("output_norm.weight", 0, float("nan")).build())
+    check_error("--perplexity of NaN", run(model, "--perplexity", text), 1, "logit")
+
+
+def test_edges():
+    """Where generation ends, and the BOS that a GGUF file need not name."""
+    full = run(MODEL, "-i", "<|im_end|>" * 5, "-n", 6, "-c", 9)
+    check("a context that is full too early", b"context of 9 tokens is full" in full.stderr and
+          b"generated 5 tokens" in full.stderr, short(full))
+    exact = run(MODEL, "-i", "<|im_end|>" * 5, "-n", 6, "-c", 10)
+    check("a context that is full with the last token", b"full" not in exact.stderr and
+          b"generated 6 tokens" in exact.stderr, short(exact))
+    alphabet = os.path.join(SCRATCH, "alphabet.gguf")
+    with open(alphabet, "wb") as file:
+        file.write(Gguf().build())
+    rows = run(alphabet, "-i", "a", "--logprobs", 1, "--stop", "ef").stdout.splitlines()
+    check_equal("--stop with --logprobs", [json.loads(row)["token"] for row in rows],
+                ["b", "c", "d", "e", "f"])
+    g = Gguf()
+    for key in "bos_token_id", "eos_token_id", "add_bos_token":
+        g.drop("tokenizer.ggml." + key)
+    with open(alphabet, "wb") as file:
+        file.write(g.build())
+    info = start(program("tokenizer"), "info", alphabet).stdout
+    check("BOS is 1 where a file does not say", b"bos 1, eos 2," in info and
+          b"add_bos 1" in info, short(info))
+
+
 def test_chat():
     done = run(MODEL, "-m", "chat", "-n", 8, stdin=b"hi\n/reset\nhi\n/exit\nhi\n")
     half = len(done.stdout) // 2
@@ -220,6 +261,7 @@ os.makedirs(SCRATCH, exist_ok=True)
 converted = start(program("convert"), os.path.join(DATA, "llama_gqa20"), MODEL, "-q", "q8_0")
 if check("convert llama_gqa20 -q q8_0", converted.returncode == 0, short(converted.stderr)):
     for test in (test_help, test_generate, test_sampling, test_limits, test_ended, test_bytes,
-                 test_outputs, test_chat, test_convert, test_stories):
+                 test_outputs, test_perplexity, test_edges, test_chat, test_convert,
+                 test_stories):
         test()
 end()

@@ -70,7 +70,7 @@ static void expect(double *p, const float *logits, int n, const Sampler *s) {
         bool out = p[i] < (double)s->min_p * best;
         if (out || (s->top_k && rank(all, n, i, &above) >= s->top_k)) p[i] = 0;
     }
-    if (s->top_k) normalize(p, n); /* top-p counts in what top-k has left */
+    normalize(p, n); /* top-p counts in what min-p and top-k have left */
     memcpy(all, p, (size_t)n * sizeof *p);
     for (int i = 0; i < n; i++) {
         int place = rank(all, n, i, &above);
