@@ -58,6 +58,19 @@ OC_API bool config_check(const Config *c, Error *e) {
     return true;
 }
 
+/* The shapes that have a name; tiny has a head dimension as odd as 1.5B's. NULL: no such name. */
+OC_API const Config *config_named(const char *name) {
+    static const Config shape[] = {
+        { 2240, 6144, 24, 14, 14, 160, 96640, 4096, 1e4f, 1e-5f, false },
+        { 4096, 14336, 32, 32, 8, 128, 96640, 8192, 5e5f, 1e-5f, false },
+        { 320, 864, 6, 4, 2, 80, 4096, 1024, 1e4f, 1e-5f, false },
+    };
+    static const char *const names[] = { "1.5b", "8b", "tiny" };
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) return &shape[i];
+    return NULL;
+}
+
 /* Fills c from the llama.* keys; n_vocab is the number of tokenizer entries, used where
  * llama.vocab_size is absent. Keys that would change the math are refused by name. */
 OC_API bool config_from_gguf(Config *c, const Gguf *g, int n_vocab, Error *e) {
@@ -536,6 +549,23 @@ bool matmul_choose(const char *name);
 int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
 const char *matmul_level(void); /* the one in use: "plain", "avx512" */
 
+/* A matrix of float32 in memory, element (i, j) at data[i * row + j * col]; or, where `stored` is
+ * set, a Tensor of any type in its own order, or turned on its side. */
+typedef struct {
+    const float *data;
+    size_t row, col;      /* strides in elements; one of them is 1 */
+    const Tensor *stored; /* element (i, j) is weight (i, j), ... */
+    bool transposed;      /* ... or weight (j, i) */
+} Matrix;
+
+enum { GEMM_ADD = 1, GEMM_BF16 = 2 };
+/* C (m, n), rows `stride` floats apart, = A (m, k) B (k, n), or += with GEMM_ADD. GEMM_BF16 rounds A
+ * and B to bfloat16 where the CPU multiplies those faster. Each element of C is summed over k in one
+ * fixed order, whatever m, n and the number of threads. gemm shares the work among all threads;
+ * gemm_here is for callers that are one of many threads already. */
+void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
+void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
+
 /* tokenizer.c: text <-> ids. */
 typedef struct Tokenizer Tokenizer;
 typedef struct {
@@ -590,6 +620,47 @@ typedef struct {
 } EngineBackend;
 
 extern const EngineBackend cpu_engine;
+
+/* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer; main picks one. A batch is B
+ * rows of T + 1 tokens: token t + 1 is the target of position t. Marks of shards.h: NO_LOSS on a
+ * target that does not count, STARTS on the first token of a document, which attention does not
+ * look behind and where positions begin at 0 again. Losses and gradients are sums over targets,
+ * times `scale`. */
+typedef struct Trainer Trainer;
+typedef struct {
+    int batch, seq_len;                    /* the largest B and T that will come */
+    float beta1, beta2, eps, weight_decay; /* AdamW; decay for matrices only, not for norms */
+    bool recompute;                        /* gradient checkpointing: keep only layer inputs */
+    bool bf16;                             /* products of bfloat16 where the CPU has them */
+    int lora_rank;                         /* 0: all weights are trained */
+    float lora_alpha;                      /* the adapter's product is scaled by alpha / rank */
+    uint64_t seed;                         /* of the adapter's first values */
+} TrainOptions;
+
+typedef struct {
+    /* Starts from the weights of `init`, and from its opt.m.*, opt.v.* where it has them; with
+     * lora_rank, from the adapter (and its opt.*) in `adapter` where that is not NULL. */
+    Trainer *(*open)(const Model *init, const Gguf *adapter, const TrainOptions *o);
+    /* Adds the gradients of one micro-batch; returns the sum of its losses times scale. */
+    double (*step)(Trainer *t, const uint32_t *tokens, int B, int T, float scale);
+    /* The sum of the losses in nats, unscaled; gradients stay as they are. */
+    double (*loss)(Trainer *t, const uint32_t *tokens, int B, int T);
+    /* The norm of all gradients together; not finite: `bad` names the first tensor to blame. */
+    double (*grad_norm)(Trainer *t, char bad[64]);
+    /* AdamW update number `step` (1 is the first) with the gradients times `factor`, then zero. */
+    void (*update)(Trainer *t, int64_t step, float lr, float factor);
+    void (*zero)(Trainer *t); /* forget the gradients */
+    /* All gradients as one run of numbers, for adding up over ranks. */
+    float *(*gradients)(Trainer *t, size_t *n);
+    /* The weights as a model that an engine can run; it changes with every update. */
+    const Model *(*model)(Trainer *t);
+    /* Adds the tensors (with the optimizer's state, if wanted) behind the keys of w and writes path.
+     * With LoRA, the adapter's tensors alone. */
+    void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);
+    void (*close)(Trainer *t);
+} TrainerBackend;
+
+extern const TrainerBackend cpu_trainer;
 
 /* run.c: the next token from V logits, which it changes; see there. */
 typedef struct {

@@ -186,21 +186,9 @@ static void write_random(GgufWriter *w, const TensorSpec *spec, uint32_t type, u
     free(chunk);
 }
 
-/* The shapes of FACTS: arXiv 2411.04905, table 4; tiny has a head dimension as odd as 1.5B's. */
-static const struct {
-    const char *name;
-    Config config;
-} shapes[] = {
-    { "1.5b", { 2240, 6144, 24, 14, 14, 160, 96640, 4096, 1e4f, 1e-5f, false } },
-    { "8b", { 4096, 14336, 32, 32, 8, 128, 96640, 8192, 5e5f, 1e-5f, false } },
-    { "tiny", { 320, 864, 6, 4, 2, 80, 4096, 1024, 1e4f, 1e-5f, false } },
-};
-
 void random_write(const char *shape, const char *out, uint32_t type, uint64_t seed) {
-    size_t i = 0, n_shapes = sizeof shapes / sizeof *shapes;
-    while (i < n_shapes && strcmp(shapes[i].name, shape)) i++;
-    if (i == n_shapes) die_usage("--random: '%s', expected 1.5b, 8b or tiny", shape);
-    const Config *c = &shapes[i].config;
+    const Config *c = config_named(shape);
+    if (!c) die_usage("--random: '%s', expected 1.5b, 8b or tiny", shape);
     Arena arena = { 0 };
     GgufWriter w = { 0 };
     char name[32];
