@@ -528,6 +528,14 @@ OC_API void model_open_vocab(Model *m, const char *path) {
         die("%s: %s", path, e.text);
 }
 
+/* xorshift64*, as good as a sampler needs and the same on every machine. */
+OC_API uint64_t next_random(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545F4914F6CDD1Dull;
+}
+
 /* ------------------------------------------------------------------------------------------------
  * 5. Prototypes across files */
 #ifdef __cplusplus

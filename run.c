@@ -327,14 +327,6 @@ const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engi
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
 
-/* xorshift64*, as good as a sampler needs and the same on every machine. */
-static uint64_t next_random(uint64_t *state) {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545F4914F6CDD1Dull;
-}
-
 static int argmax(const float *x, int n) {
     int best = 0;
     for (int i = 1; i < n; i++)
