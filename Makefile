@@ -86,7 +86,7 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench fixtures mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -126,6 +126,12 @@ build/machine: bench/machine.c build/flags
 
 bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
+
+build/bench_gemm: build/bench/gemm.o build/lib/matmul.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
+	build/bench_gemm
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

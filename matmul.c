@@ -27,11 +27,12 @@
  * Sections: 1 numbers, 2 dequantize, 3 quantize, 4 plain level, 5 avx512 level, 6 matmul.
  * Test: tests/test_format.c (all types, odd shapes, threads). Measure: make bench. */
 #include "opencoder.h" /* Tensor, type_info, die */
+#include <time.h>      /* timespec_get */
 #ifdef _OPENMP
 #include <omp.h> /* omp_get_thread_num, omp_get_max_threads */
 #endif
 #if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_AVX512 1
+#define HAVE_X86 1
 #include <immintrin.h> /* _mm512_* */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
 #endif
@@ -339,7 +340,7 @@ static void int8_group_plain(const Group *g, const Rounded *x) {
  * 5. The avx512 level (with VNNI): the same loops with the accumulators in registers.
  * `always_inline` with constant arguments makes one routine per tile size or type out of each
  * body. */
-#ifdef HAVE_AVX512
+#ifdef HAVE_X86
 #define INLINE static inline __attribute__((always_inline)) AVX512
 
 INLINE float fold_avx512(__m512 v) {
@@ -504,29 +505,303 @@ static bool avx512_here(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+static bool bf16_here(void) { return __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 /* ------------------------------------------------------------------------------------------------
- * 6. matmul: picks the level once, then shares the rows among the threads */
+ * 6. Tiles of gemm: C = A B for training, in registers
+ *
+ * A tile of C, 6 x 16 elements for avx2, is summed in registers while k runs. Each step loads 16
+ * numbers of B and spreads 6 numbers of A for 96 multiply-adds, so that arithmetic is the limit:
+ *
+ *                          B panel: for each k the numbers of 16 columns
+ *                          k=0   b b b b b b b b b b b b b b b b
+ *    A panel: for          k=1   b b b b b b b b b b b b b b b b     Panels are copies, one K-block
+ *    each k the numbers     :                                        of KC steps deep, in which
+ *    of 6 rows, 2 unused          c c c c c c c c c c c c c c c c    the next step always stands
+ *    k=0 a a a a a a - -          c c c c c c c c c c c c c c c c    behind the last one: no
+ *    k=1 a a a a a a - -     C += c c c c c c c c c c c c c c c c    strides, types or borders are
+ *     :                           :                                  left for the tile to know.
+ *
+ * Lanes come in groups of 8, the width of the vectors that copy them; lanes without a row or column
+ * are zeros, whose products are never looked at. Section 8 cuts C into tiles and makes the panels. */
+
+enum { KC = 256, GROUP = 8 }; /* KC: a multiple of every block, so that blocks stay whole */
+
+/* c (rows, cols) of the tile, rows `stride` apart, = or with `add` += the sum over kc steps. */
+typedef void RunTile(int kc, const float *a, const float *b, float *c, size_t stride, bool add);
+typedef struct {
+    int rows, cols;
+    RunTile *run; /* NULL: this level has no such tile */
+} Tile;
+
+/* One rounding for a b + c where the target has such an instruction; the library's fmaf is slow. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
+static void tile_plain(int kc, const float *a, const float *b, float *c, size_t stride, bool add) {
+    float sum[4][16] = { { 0 } };
+    for (int k = 0; k < kc; k++, a += 8, b += 16)
+        for (int i = 0; i < 4; i++)
+#pragma omp simd
+            for (int j = 0; j < 16; j++) sum[i][j] = MULTIPLY_ADD(a[i], b[j], sum[i][j]);
+    for (int i = 0; i < 4; i++, c += stride)
+        for (int j = 0; j < 16; j++) c[j] = add ? c[j] + sum[i][j] : sum[i][j];
+}
+
+/* out[k step + l] = row_l[k] for n steps of k: a group whose lanes are rows of memory. */
+static void turn_plain(float *out, size_t step, const float *const row[GROUP], int n) {
+    for (int k = 0; k < n; k++, out += step)
+        for (int l = 0; l < GROUP; l++) out[l] = row[l][k];
+}
+
+/* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
+static void copy_plain(float *out, size_t step, const float *in, size_t in_step, int lanes, int n) {
+    for (int k = 0; k < n; k++, out += step, in += in_step)
+        for (int l = 0; l < GROUP; l++) out[l] = l < lanes ? in[l] : 0;
+}
+
+/* For matmul_peak: CHAINS independent chains of multiply-adds, in vectors of 8 numbers here. */
+enum { CHAINS = 12 };
+static float chains_plain(long steps) {
+    float y[CHAINS][8], sum = 0;
+    for (int i = 0; i < CHAINS * 8; i++) y[i / 8][i % 8] = (float)i;
+    for (long s = 0; s < steps; s++)
+        for (int c = 0; c < CHAINS; c++)
+            for (int l = 0; l < 8; l++) y[c][l] = MULTIPLY_ADD(y[c][l], 0.999f, 0.001f);
+    for (int i = 0; i < CHAINS * 8; i++) sum += y[i / 8][i % 8];
+    return sum;
+}
+
+#ifdef HAVE_X86
+#define AVX2   __attribute__((target("avx2,fma")))
+/* gcc keeps an array in registers only if every loop over it is written out. */
+#define UNROLL _Pragma("GCC unroll 16")
+
+AVX2 static void tile_avx2(int kc, const float *a, const float *b, float *c, size_t stride,
+                           bool add) {
+    __m256 sum[6][2];
+    UNROLL
+    for (int i = 0; i < 6; i++) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    UNROLL
+    for (int i = 0; i < 6; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
+    for (int k = 0; k < kc; k++, a += 8, b += 16) {
+        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+        UNROLL
+        for (int i = 0; i < 6; i++) {
+            __m256 ai = _mm256_broadcast_ss(a + i);
+            sum[i][0] = _mm256_fmadd_ps(ai, b0, sum[i][0]);
+            sum[i][1] = _mm256_fmadd_ps(ai, b1, sum[i][1]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < 6; i++, c += stride) UNROLL
+    for (int j = 0; j < 2; j++) {
+        __m256 s = sum[i][j];
+        _mm256_storeu_ps(c + 8 * j, add ? _mm256_add_ps(_mm256_loadu_ps(c + 8 * j), s) : s);
+    }
+}
+
+/* 8 x 8 numbers at a time: pairs of rows, then pairs of pairs, then halves change places. */
+AVX2 static void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n) {
+    int k = 0;
+    for (; k + 8 <= n; k += 8, out += 8 * step) {
+        __m256 r[8], p[8]; /* r: rows in, columns out */
+        UNROLL
+        for (int l = 0; l < 8; l++) r[l] = _mm256_loadu_ps(row[l] + k);
+        UNROLL
+        for (int l = 0; l < 8; l += 2) {
+            p[l] = _mm256_unpacklo_ps(r[l], r[l + 1]);
+            p[l + 1] = _mm256_unpackhi_ps(r[l], r[l + 1]);
+        }
+        UNROLL
+        for (int l = 0; l < 8; l += 4) UNROLL
+        for (int h = 0; h < 2; h++) {
+            r[l + 2 * h] = _mm256_shuffle_ps(p[l + h], p[l + 2 + h], 0x44);
+            r[l + 2 * h + 1] = _mm256_shuffle_ps(p[l + h], p[l + 2 + h], 0xee);
+        }
+        UNROLL
+        for (int l = 0; l < 4; l++) {
+            __m256 low = _mm256_permute2f128_ps(r[l], r[l + 4], 0x20);
+            __m256 high = _mm256_permute2f128_ps(r[l], r[l + 4], 0x31);
+            _mm256_storeu_ps(out + (size_t)l * step, low);
+            _mm256_storeu_ps(out + (size_t)(l + 4) * step, high);
+        }
+    }
+    const float *rest[GROUP];
+    UNROLL
+    for (int l = 0; l < GROUP; l++) rest[l] = row[l] + k;
+    turn_plain(out, step, rest, n - k);
+}
+
+AVX2 static void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int lanes,
+                           int n) {
+    const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), number);
+    for (int k = 0; k < n; k++, out += step, in += in_step)
+        _mm256_storeu_ps(out, _mm256_maskload_ps(in, mask));
+}
+
+AVX2 static float chains_avx2(long steps) {
+    __m256 y[CHAINS], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm256_set1_ps((float)c);
+    for (long s = 0; s < steps; s++) UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm256_fmadd_ps(y[c], a, b);
+    UNROLL
+    for (int c = 1; c < CHAINS; c++) y[0] = _mm256_add_ps(y[0], y[c]);
+    return _mm256_cvtss_f32(y[0]);
+}
+
+static bool avx2_here(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+/* The same with 28 sums of 16 lanes in 32 registers; A is spread as it is multiplied. */
+AVX512 static void tile_avx512(int kc, const float *a, const float *b, float *c, size_t stride,
+                               bool add) {
+    __m512 sum[14][2];
+    UNROLL
+    for (int i = 0; i < 14; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    UNROLL
+    for (int i = 0; i < 14; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
+    for (int k = 0; k < kc; k++, a += 16, b += 32) {
+        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
+        UNROLL
+        for (int i = 0; i < 14; i++) {
+            __m512 ai = _mm512_set1_ps(a[i]);
+            sum[i][0] = _mm512_fmadd_ps(ai, b0, sum[i][0]);
+            sum[i][1] = _mm512_fmadd_ps(ai, b1, sum[i][1]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < 14; i++, c += stride) UNROLL
+    for (int j = 0; j < 2; j++) {
+        __m512 s = sum[i][j];
+        _mm512_storeu_ps(c + 16 * j, add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), s) : s);
+    }
+}
+
+AVX512 static float chains_avx512(long steps) {
+    __m512 y[CHAINS], a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_set1_ps((float)c);
+    for (long s = 0; s < steps; s++) UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_fmadd_ps(y[c], a, b);
+    UNROLL
+    for (int c = 1; c < CHAINS; c++) y[0] = _mm512_add_ps(y[0], y[c]);
+    return _mm512_cvtss_f32(y[0]);
+}
+
+/* GEMM_BF16: a lane holds a pair of bfloat16, those of steps 2k and 2k + 1 (pair_up), and vdpbf16ps
+ * adds both products, the odd one first. It takes subnormal numbers for zero. */
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
+
+AVX512_BF16 static void tile_bf16(int kc, const float *a, const float *b, float *c, size_t stride,
+                                  bool add) {
+    __m512 sum[14][2];
+    UNROLL
+    for (int i = 0; i < 14; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    UNROLL
+    for (int i = 0; i < 14; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
+    for (int k = 0; k < kc; k += 2, a += 16, b += 32) {
+        __m512bh b0 = (__m512bh)_mm512_loadu_ps(b), b1 = (__m512bh)_mm512_loadu_ps(b + 16);
+        UNROLL
+        for (int i = 0; i < 14; i++) {
+            __m512bh ai = (__m512bh)_mm512_set1_ps(a[i]);
+            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], ai, b0);
+            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], ai, b1);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < 14; i++, c += stride) UNROLL
+    for (int j = 0; j < 2; j++) {
+        __m512 s = sum[i][j];
+        _mm512_storeu_ps(c + 16 * j, add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), s) : s);
+    }
+}
+
+AVX512_BF16 static float chains_bf16(long steps) {
+    __m512 y[CHAINS], one = _mm512_castsi512_ps(_mm512_set1_epi32(0x3f80));
+    UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_set1_ps((float)c);
+    for (long s = 0; s < steps; s++) UNROLL
+    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_dpbf16_ps(y[c], (__m512bh)one, (__m512bh)one);
+    UNROLL
+    for (int c = 1; c < CHAINS; c++) y[0] = _mm512_add_ps(y[0], y[c]);
+    return _mm512_cvtss_f32(y[0]);
+}
+#endif
+
+/* ------------------------------------------------------------------------------------------------
+ * 7. matmul: picks the level once, then shares the rows among the threads */
 
 static bool plain_here(void) { return true; }
 
 typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
-    bool loads_halves;  /* float_group takes rows of f16 and bf16 as they are, not only f32 */
+    /* matmul */
+    bool loads_halves; /* float_group takes rows of f16 and bf16 as they are, not only f32 */
     void (*float_group)(const Group *g, const float *x);
     void (*int8_group)(const Group *g, const Rounded *x);
+    /* gemm */
+    Tile tile, bf16;
+    bool (*bf16_here)(void);
+    void (*turn)(float *out, size_t step, const float *const row[GROUP], int n);
+    void (*copy)(float *out, size_t step, const float *in, size_t in_step, int lanes, int n);
+    int lanes; /* of the chains */
+    float (*chains)(long steps), (*bf16_chains)(long steps);
 } Level;
 
 static const Level levels[] = { /* best first */
-#ifdef HAVE_AVX512
-                                { "avx512", avx512_here, true, float_group_avx512,
-                                  int8_group_avx512 },
+#ifdef HAVE_X86
+                                { "avx512",
+                                  avx512_here,
+                                  true,
+                                  float_group_avx512,
+                                  int8_group_avx512,
+                                  { 14, 32, tile_avx512 },
+                                  { 14, 32, tile_bf16 },
+                                  bf16_here,
+                                  turn_avx2,
+                                  copy_avx2,
+                                  16,
+                                  chains_avx512,
+                                  chains_bf16 },
+                                { "avx2",
+                                  avx2_here,
+                                  false,
+                                  float_group_plain,
+                                  int8_group_plain,
+                                  { 6, 16, tile_avx2 },
+                                  { 0, 0, NULL },
+                                  NULL,
+                                  turn_avx2,
+                                  copy_avx2,
+                                  8,
+                                  chains_avx2,
+                                  NULL },
 #endif
-                                { "plain", plain_here, false, float_group_plain, int8_group_plain }
+                                { "plain",
+                                  plain_here,
+                                  false,
+                                  float_group_plain,
+                                  int8_group_plain,
+                                  { 4, 16, tile_plain },
+                                  { 0, 0, NULL },
+                                  NULL,
+                                  turn_plain,
+                                  copy_plain,
+                                  8,
+                                  chains_plain,
+                                  NULL }
 };
-static const Level *level;
+/* The one in use. Atomic, because gemm_here may be the first to ask for it, on several threads. */
+static const Level *_Atomic level;
 
 bool matmul_choose(const char *name) {
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
@@ -559,8 +834,8 @@ static int thread_number(void) {
 
 /* Scratch memory that grows and stays: a fresh block per product would be paged in each time. */
 static void *scratch(int slot, size_t bytes) {
-    static void *memory[3];
-    static size_t size[3];
+    static void *memory[4];
+    static size_t size[4];
     if (bytes > size[slot]) {
         free(memory[slot]);
         memory[slot] = NULL;
@@ -615,4 +890,260 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
                 level->float_group(&g, x);
         }
     }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 8. gemm: cuts C into blocks and tiles, and makes the panels
+ *
+ * For each block of C and each K-block, all threads first copy the panels of A and B that it needs,
+ * then share its tiles, a few dozen at a time so that their panels stay in the caches:
+ *
+ *       K-block: KC of k           block of C
+ *      +----+----+--               +---------------------+     pack: a unit of lanes is a job
+ *    A |    |    |  ..    x B  =   |  job   :  job   :   |     tiles: rows x cols of C are a job
+ *      +----+----+--               +---------------------+
+ *
+ * An element's sum goes through the steps of a K-block, then over K-blocks; which block, job or
+ * thread it falls to, or where it lies in a tile, does not matter. */
+
+enum { BLOCK_ROWS = 4032, BLOCK_COLS = 4096 }; /* panels of 10 MB */
+enum { HERE_ROWS = 126, HERE_COLS = 128 }; /* of one thread on its own; more cols if k is small */
+enum { HERE_FLOATS = (2 * HERE_ROWS + HERE_COLS) * KC };
+enum { WIDEST = 512 }; /* a stored unit of 256 lanes touches two blocks of 256 at most */
+
+/* A, its rows as lanes, or B, its columns: element (lane, k) at data[lane * lane_step + k * step],
+ * or in `stored`. A panel holds `width` lanes in `slots` places. */
+typedef struct {
+    const float *data;
+    size_t lane_step, step;
+    const Tensor *stored;
+    bool rows; /* a lane is a row of memory: its numbers are neighbours */
+    int lanes, width, slots, unit;
+    int from, count; /* lanes of the block in work ... */
+    float *panels;   /* ... and their copies */
+} Operand;
+
+typedef struct {
+    Operand a, b;
+    Tile tile;
+    float *c;
+    size_t stride;
+    int k0, kc; /* the K-block in work */
+    bool add, pairs;
+    int job_rows, job_cols;
+} Product;
+
+static int at_most(int n, int limit) { return n < limit ? n : limit; }
+static int pieces(int n, int size) { return (n + size - 1) / size; }
+
+static Operand operand(Matrix m, bool lanes_are_rows, int lanes, int width) {
+    Operand o = { .lanes = lanes, .width = width, .slots = pieces(width, GROUP) * GROUP };
+    if (m.stored && m.stored->type == T_F32) { /* aligned in the file: see matmul */
+        m.data = (const float *)(const void *)m.stored->data;
+        m.row = m.transposed ? 1 : (size_t)m.stored->cols;
+        m.col = m.transposed ? (size_t)m.stored->cols : 1;
+        m.stored = NULL;
+    }
+    o.data = m.data;
+    o.stored = m.stored;
+    o.lane_step = lanes_are_rows ? m.row : m.col;
+    o.step = lanes_are_rows ? m.col : m.row;
+    o.rows = m.stored ? lanes_are_rows != m.transposed : o.step == 1;
+    o.unit = (m.stored ? 256 : 64) / width * width;
+    return o;
+}
+
+/* n numbers of a stored row from `from` on, both multiples of the block. */
+static void stored_row(float *out, const Tensor *t, int row, int from, int n) {
+    const uint8_t *data = t->data + (size_t)row * row_bytes(t->type, (size_t)t->cols);
+    dequantize(out, data, t->type, (size_t)from, (size_t)n);
+}
+
+/* One panel, whose lanes are rows of memory. */
+static void pack_rows(const Operand *o, float *panel, int first, int k0, int kc) {
+    static const float zeros[KC];
+    float unpacked[GROUP][KC];
+    int end = at_most(first + o->width, o->from + o->count);
+    for (int s = 0; s < o->slots; s += GROUP) {
+        const float *row[GROUP];
+        for (int l = 0; l < GROUP; l++) {
+            int lane = first + s + l;
+            row[l] = zeros;
+            if (lane >= end) continue;
+            if (o->stored) stored_row(unpacked[l], o->stored, lane, k0, kc);
+            row[l] = o->stored ? unpacked[l] : o->data + (size_t)lane * o->lane_step + k0;
+        }
+        level->turn(panel + s, (size_t)o->slots, row, kc);
+    }
+}
+
+/* The panels of `count` lanes, which are columns of memory; 8 rows of it at a time. */
+static void pack_columns(const Operand *o, float *panels, int first, int count, int k0, int kc) {
+    float unpacked[8][WIDEST];
+    for (int k = 0; k < kc; k += 8) {
+        int n = at_most(8, kc - k);
+        const float *in = o->data + (size_t)(k0 + k) * o->step + first;
+        size_t in_step = o->step;
+        if (o->stored) {
+            int block = type_info(o->stored->type)->block, from = first / block * block;
+            int width = pieces(first + count - from, block) * block;
+            for (int i = 0; i < n; i++) stored_row(unpacked[i], o->stored, k0 + k + i, from, width);
+            in = unpacked[0] + (first - from);
+            in_step = WIDEST;
+        }
+        for (int l = 0; l < count; l += o->width) {
+            float *out = panels + (size_t)(l / o->width * kc + k) * (size_t)o->slots;
+            for (int s = 0; s < o->slots; s += GROUP) {
+                int lanes = at_most(o->width, count - l) - s;
+                if (lanes < 0) lanes = 0;
+                level->copy(out + s, (size_t)o->slots, lanes ? in + l + s : in, in_step, lanes, n);
+            }
+        }
+    }
+}
+
+/* Steps 2k and 2k + 1 of a panel become one step of pairs of bfloat16, in place. */
+static void pair_up(float *panel, int slots, int kc) {
+    for (int k = 0; k < kc; k += 2)
+        for (int l = 0; l < slots; l++) {
+            const float *even = panel + (size_t)k * (size_t)slots + l;
+            uint32_t odd = k + 1 < kc ? float_to_bf16(even[slots]) : 0;
+            uint32_t pair = float_to_bf16(*even) | odd << 16;
+            memcpy(panel + (size_t)(k / 2) * (size_t)slots + l, &pair, 4);
+        }
+}
+
+/* Job: a unit of lanes of A, or behind those of A one of B. */
+static void pack_job(const Product *p, int job) {
+    int of_a = pieces(p->a.count, p->a.unit), unit = job < of_a ? job : job - of_a;
+    const Operand *o = job < of_a ? &p->a : &p->b;
+    size_t panel = (size_t)o->slots * (size_t)p->kc;
+    int first = unit * o->unit, count = at_most(o->unit, o->count - first);
+    float *panels = o->panels + (size_t)(first / o->width) * panel;
+    if (!o->rows) pack_columns(o, panels, o->from + first, count, p->k0, p->kc);
+    for (int l = 0; l < count; l += o->width, panels += panel) {
+        if (o->rows) pack_rows(o, panels, o->from + first + l, p->k0, p->kc);
+        if (p->pairs) pair_up(panels, o->slots, p->kc);
+    }
+}
+
+/* The tile of C at (i, j) of the block. One that C's border cuts is summed elsewhere, and its
+ * elements inside C are taken. */
+static void one_tile(const Product *p, int i, int j) {
+    const int rows = p->tile.rows, cols = p->tile.cols;
+    const float *a = p->a.panels + (size_t)(i / rows * p->a.slots) * (size_t)p->kc;
+    const float *b = p->b.panels + (size_t)(j / cols * p->b.slots) * (size_t)p->kc;
+    float *c = p->c + (size_t)(p->a.from + i) * p->stride + (size_t)(p->b.from + j);
+    int m = at_most(rows, p->a.count - i), n = at_most(cols, p->b.count - j);
+    if (m == rows && n == cols) {
+        p->tile.run(p->kc, a, b, c, p->stride, p->add);
+        return;
+    }
+    float whole[16 * 32];
+    p->tile.run(p->kc, a, b, whole, (size_t)cols, false);
+    for (int r = 0; r < m; r++, c += p->stride)
+        for (int q = 0; q < n; q++)
+            c[q] = p->add ? c[q] + whole[r * cols + q] : whole[r * cols + q];
+}
+
+static void tile_job(const Product *p, int job) {
+    int across = pieces(p->b.count, p->job_cols);
+    int i0 = job / across * p->job_rows, j0 = job % across * p->job_cols;
+    int i1 = at_most(i0 + p->job_rows, p->a.count), j1 = at_most(j0 + p->job_cols, p->b.count);
+    for (int i = i0; i < i1; i += p->tile.rows)
+        for (int j = j0; j < j1; j += p->tile.cols) one_tile(p, i, j);
+}
+
+static void run_jobs(const Product *p, void (*job)(const Product *, int), int n, bool share) {
+    if (!share) {
+        for (int i = 0; i < n; i++) job(p, i);
+        return;
+    }
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < n; i++) job(p, i);
+}
+
+/* One K-block of one block of C. */
+static void block_product(Product *p, bool share) {
+    int threads = share ? thread_count() : 1;
+    run_jobs(p, pack_job, pieces(p->a.count, p->a.unit) + pieces(p->b.count, p->b.unit), share);
+    p->job_cols = 65536 / KC; /* with KC deep panels: 256 KB of B */
+    p->job_rows = 126 / p->tile.rows * p->tile.rows;
+    int across = pieces(p->b.count, p->job_cols);
+    while (p->job_rows > p->tile.rows && across * pieces(p->a.count, p->job_rows) < 4 * threads)
+        p->job_rows = pieces(p->job_rows / p->tile.rows, 2) * p->tile.rows;
+    run_jobs(p, tile_job, across * pieces(p->a.count, p->job_rows), share);
+}
+
+static void product(Product *p, int m, int n, int k, bool share) {
+    static _Thread_local float own[HERE_FLOATS] __attribute__((aligned(64)));
+    int deep = k < 1 ? 1 : at_most(k, KC), rows = at_most(m, share ? BLOCK_ROWS : HERE_ROWS);
+    int slots = pieces(rows, p->a.width) * p->a.slots;
+    int cols = at_most(n, share ? BLOCK_COLS : (HERE_FLOATS / deep - slots) / 32 * 32);
+    size_t floats = (size_t)(slots + pieces(cols, p->b.width) * p->b.slots) * (size_t)deep;
+    bool add = p->add;
+    p->a.panels = share ? scratch(3, floats * 4) : own;
+    p->b.panels = p->a.panels + (size_t)slots * (size_t)deep;
+    for (p->b.from = 0; p->b.from < n; p->b.from += cols)
+        for (p->a.from = 0; p->a.from < m; p->a.from += rows) {
+            p->b.count = at_most(cols, n - p->b.from);
+            p->a.count = at_most(rows, m - p->a.from);
+            p->k0 = 0;
+            do { /* once even if there is nothing to sum: C = 0 */
+                p->kc = at_most(KC, k - p->k0);
+                p->add = add || p->k0;
+                block_product(p, share);
+            } while ((p->k0 += KC) < k);
+        }
+}
+
+bool gemm_has_bf16(void) {
+    if (!level) matmul_choose(NULL);
+    return level->bf16.run && level->bf16_here();
+}
+
+static Product product_of(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int flags) {
+    bool pairs = flags & GEMM_BF16 && gemm_has_bf16();
+    if (!level) matmul_choose(NULL);
+    Product p = { .tile = pairs ? level->bf16 : level->tile,
+                  .c = c,
+                  .stride = stride,
+                  .add = flags & GEMM_ADD,
+                  .pairs = pairs };
+    p.a = operand(a, true, m, p.tile.rows);
+    p.b = operand(b, false, n, p.tile.cols);
+    return p;
+}
+
+void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags) {
+    Product p = product_of(c, stride, a, b, m, n, flags);
+    product(&p, m, n, k, true);
+}
+void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags) {
+    Product p = product_of(c, stride, a, b, m, n, flags);
+    product(&p, m, n, k, false);
+}
+
+static double seconds(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* GFLOP/s of all threads when each keeps its chains of multiply-adds busy: the best of rounds of a
+ * few milliseconds, for a tenth of a second. */
+double matmul_peak(bool bf16) {
+    bool pairs = bf16 && gemm_has_bf16();
+    if (!level) matmul_choose(NULL);
+    const long steps = 400000;
+    double best = 0, begun = seconds(), flops = (pairs ? 4.0 : 2.0) * CHAINS * level->lanes;
+    do {
+        double start = seconds();
+        float sum = 0;
+#pragma omp parallel reduction(+ : sum)
+        sum += pairs ? level->bf16_chains(steps) : level->chains(steps);
+        double rate = sum > 0 ? flops * (double)steps * thread_count() / (seconds() - start) : 0;
+        if (rate > best) best = rate;
+    } while (seconds() - begun < 0.1);
+    return best * 1e-9;
 }

@@ -555,7 +555,7 @@ void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
 /* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
 bool matmul_choose(const char *name);
 int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
-const char *matmul_level(void); /* the one in use: "plain", "avx512" */
+const char *matmul_level(void); /* the one in use: "plain", "avx2", "avx512" */
 
 /* A matrix of float32 in memory, element (i, j) at data[i * row + j * col]; or, where `stored` is
  * set, a Tensor of any type in its own order, or turned on its side. */
@@ -573,6 +573,8 @@ enum { GEMM_ADD = 1, GEMM_BF16 = 2 };
  * gemm_here is for callers that are one of many threads already. */
 void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
 void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
+bool gemm_has_bf16(void);      /* does GEMM_BF16 change anything here? */
+double matmul_peak(bool bf16); /* GFLOP/s of all threads' multiply-adds, measured for 0.1 s */
 
 /* tokenizer.c: text <-> ids. */
 typedef struct Tokenizer Tokenizer;

@@ -933,7 +933,7 @@ static const Option options[] = {
     { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024,
       "0: as many as the machine offers" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512 or plain" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
     { 0, "no-echo", "no-display-prompt", NULL, OPT_FLAG, &opt.no_echo, 0, 0,
@@ -1068,7 +1068,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', expected plain or, where the CPU has it, avx512", opt.cpu);
+        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512", opt.cpu);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

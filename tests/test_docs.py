@@ -24,7 +24,7 @@ from check import ROOT, SCRATCH, check, end, program, short
 DOCUMENTS = ["README.md", "WALKTHROUGH.md"]
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 DIFFERS = [(re.compile(r"\d+(\.\d+)? (tok/s|GB/s)"), r"N \2"),
-           (re.compile(r"\b(avx512|plain), \d+ threads"), "LEVEL, N threads")]
+           (re.compile(r"\b(avx512|avx2|plain), \d+ threads"), "LEVEL, N threads")]
 MARK = "=-=-= end of block"
 
 
