@@ -132,6 +132,7 @@ mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 
 fixtures: ## record the models of tests/data anew (needs torch, transformers, gguf)
 	$(PYTHON) tests/make_fixtures.py
+	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
 	rm -rf build $(PROGRAMS)
