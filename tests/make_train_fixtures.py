@@ -26,9 +26,9 @@ and as f32 tensors, rows of wq and wk in GGUF's order (NAME: as in the model, or
 NAME.lora_b of shapes (rank, in) and (out, rank)):
 
     grad.NAME        gradient of batch 0: r of its R rows, row j being row j R / r of it
-    grad.NAME.rowsum, .colsum  where r < R: all its rows, each summed with weights probe[column], and
-                     all its columns, with weights probe[row]. Together they miss no mistake that
-                     is not made for the purpose, and are much smaller than the gradient.
+    grad.NAME.rowsum, grad.NAME.colsum    where r < R: sum_c G[r][c] probe[c] for every row and
+                     sum_r probe[r] G[r][c] for every column of the gradient G: they notice a
+                     mistake anywhere in it, and are much smaller
     probe            numbers from 0.5 to 1.5, as many as the longest sum needs
     after.NAME       the weight after all updates, rows as in grad.NAME: in AFTER alone
     init.NAME        lora: the adapter's values at the start, whole"""
@@ -59,10 +59,11 @@ CASES = {
     "long": (3, 65, 0, 0, 1, ["llama_v5", "llama_mqa30"]),
 }
 
-LAYER = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-         "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-         "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
-         "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+LAYER = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj",
+         "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+         "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+         "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+         "ffn_down": "mlp.down_proj"}
 
 
 def hf_names(config):
@@ -99,8 +100,11 @@ def rope_theta(config):
 
 
 def make_batch(random, vocab_size, rows, length, unmarked, starts, number):
-    """(B, T + 1) tokens with marks. A masked batch has a row without any target."""
+    """(B, T + 1) tokens with marks. A masked batch has a row without any target. In batch 0 are
+    the tokens whose gradients are recorded (see sampled_rows), or those would be zero."""
     tokens = random.integers(0, vocab_size, (rows, length + 1), dtype=np.uint32)
+    if number == 0:
+        tokens[-1, :-1][:N_ROWS] = (np.arange(N_ROWS) * vocab_size // N_ROWS)[:length]
     tokens[random.random(tokens.shape) < unmarked] |= NO_LOSS
     if unmarked and not starts:
         tokens[number % rows] |= NO_LOSS
@@ -289,9 +293,8 @@ def add_gradients(writer, gradients, most_rows, random):
 
 def distance(got, want):
     """The largest |got - want| / max |want| of all tensors, and the name of that tensor."""
-    worst = [(float(np.abs(got[name] - want[name]).max() / (np.abs(want[name]).max() + 1e-30)), name)
-             for name in want]
-    return max(worst)
+    return max((float(np.abs(got[name] - want[name]).max() / (np.abs(want[name]).max() + 1e-30)),
+                name) for name in want)
 
 
 def begin_reference(path, model, case, batches, seed):
