@@ -388,6 +388,19 @@ def write_reference(path, name, model, case, seed):
     print(f"{os.path.basename(path)}: {os.path.getsize(path)} bytes; {report}", flush=True)
 
 
+def write_plain(path, name, model, rows, length, seed):
+    """Loss and whole gradients of one batch without marks, for full_layer_train.py."""
+    random = np.random.default_rng(seed)
+    batch = make_batch(random, model.config.vocab_size, rows, length, 0, 0, 0)
+    run = Training(model, hf_logits, torch.float32)
+    scale = float(np.float32(1 / n_targets(batch)))
+    writer = begin_reference(path, name, "plain", [batch], seed)
+    writer.add_array("scale", [scale])
+    writer.add_float32("loss", run.backward(batch, scale))
+    add_gradients(writer, run.gradients(), sys.maxsize, seed)
+    close(writer)
+
+
 def main():
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
