@@ -48,7 +48,7 @@ test_parts := run matmul tokenizer
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
 TESTS := $(sort $(TEST_PROGRAMS) $(basename $(notdir $(wildcard tests/test_*.py))) \
            $(basename $(notdir $(wildcard tests/badinput.py))))
-LONG_TESTS := full_layer hf_loads
+LONG_TESTS := full_layer full_layer_train hf_loads
 
 # Bad input is given to the programs in build/asan, where the compiler has the sanitizers.
 ifeq ($(call links,int main(void) { return 0; },$(ASAN)),yes)
@@ -138,6 +138,7 @@ mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 
 fixtures: ## record the models of tests/data anew (needs torch, transformers, gguf)
 	$(PYTHON) tests/make_fixtures.py
+	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
 	rm -rf build $(PROGRAMS)
