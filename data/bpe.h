@@ -8,7 +8,7 @@ enum { LONGEST_WORD = 256 }; /* bytes; what is longer is learned from in stretch
 enum { LONGEST_PIECE = 64 }; /* characters */
 #define NONE UINT32_MAX      /* no symbol: a character outside of the vocabulary, or no such pair */
 
-/* A text that is a piece, or would be if it were joined; its number is that of the text in names. */
+/* A text that is a piece, or would be if it were joined. Its number is its text's in names. */
 typedef struct {
     uint64_t count;  /* how often two neighbours make this text */
     uint32_t chars;  /* its length */

@@ -154,7 +154,7 @@ def test_layout(gguf):
 
 
 def test_round_trip():
-    text = "static int f(void) {\n\treturn 'x' + 12345;  }\r\n\n  \u00e9\u4e16 \U0001f600 <|im_end|>"
+    text = "int f(void) {\n\treturn 'x' + 12345;  }\r\n\n  \u00e9\u4e16 \U0001f600 <|im_end|>"
     ids = start(program("tokenizer"), "encode", OUT, "-i", "-", "--no-special",
                 stdin=text.encode()).stdout
     back = start(program("tokenizer"), "decode", OUT, stdin=ids).stdout
@@ -223,8 +223,8 @@ def test_errors():
             2)
     refused("too few tokens", 1, ["270", "at least 282", "260 fixed", "19 char", "3 added"], text,
             "-o", OUT, "--vocab", 270)
-    refused("too many tokens", 1, ["400", "at most 300", "19 characters"], text, "-o", OUT, "--vocab",
-            400)
+    refused("too many tokens", 1, ["400", "at most 300", "19 characters"], text, "-o", OUT,
+            "--vocab", 400)
     refused("no usable file", 1, ["no text in it", "1 cannot", "1 are empty"],
             os.path.join(PLACE, "bad", "b", "nul.txt"), os.path.join(PLACE, "bad/b/empty.txt"),
             "-o", OUT, "--vocab", 300)
