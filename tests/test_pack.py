@@ -135,7 +135,7 @@ def test_order():
     check("of the same documents", sorted(rows[0]) == sorted(rows[1]) == sorted(rows[2]))
     long = place("long.txt", "".join(read_text(path) for path in paths) * 12)
     want = ids(read_text(long))
-    check("a long file is one document", len(read_text(long)) > 2 << 20 and
+    check("a long file is one document", len(read_text(long)) > 3 << 19 and
           read(pack(long, "-j", 3)[0])[1] == [*want, END])
 
 
