@@ -139,6 +139,15 @@ def test_order():
           read(pack(long, "-j", 3)[0])[1] == [*want, END])
 
 
+def test_many_words():
+    """More different words than are remembered; then some of the first again."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    text = "".join(" " + letters[i % 26] + letters[i // 26 % 26] + letters[i // 676 % 26] +
+                   letters[i // 17576] for i in (*range(290000), *range(5000)))
+    check("more words than are remembered",
+          read(pack(place("words.txt", text), "-j", 1)[0])[1] == [*ids(text), END])
+
+
 def read_text(path):
     with open(path, encoding="utf-8") as file:
         return file.read()
@@ -253,6 +262,7 @@ trained = start(program("tokenizer"), "train", os.path.join(ROOT, "run.c"), "-o"
 check("there is a vocabulary", trained.returncode == 0, short(trained.stderr))
 test_texts()
 test_order()
+test_many_words()
 test_chats()
 test_width()
 test_errors()
