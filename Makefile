@@ -39,7 +39,7 @@ EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
 run_parts := matmul tokenizer
 tokenizer_main := tokenizer
-tokenizer_parts :=
+tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
 convert_parts := $(EXPORT) matmul tokenizer
 test_parts := run matmul tokenizer
@@ -119,7 +119,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] export/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
 build/machine: bench/machine.c build/flags
 	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)

@@ -233,6 +233,8 @@ OC_API bool weights_bind(Weights *w, const Gguf *g, const Config *c, Error *e) {
  * 3. Vocabulary: the tokenizer as data. tokenizer.c turns it into something that encodes. */
 
 enum { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER, TOK_UNUSED, TOK_BYTE };
+/* What a chat begins with where it has no system message of its own. */
+#define OPENCODER_SYSTEM "You are OpenCoder, created by OpenCoder Team."
 
 typedef struct {
     int n;                 /* entries; the model may have more rows than that, never fewer */
@@ -598,8 +600,13 @@ Str tokenizer_piece(const Tokenizer *t, int id, bool plain);
 /* The whole text of n ids. With the space prefix of SentencePiece, the first space is dropped. */
 void tokenizer_decode(const Tokenizer *t, const int *id, size_t n, bool plain, Buf *out);
 void ids_add(Ids *ids, int id);
+/* Length of the first word of s, n > 0, as OpenCoder's splitter cuts. */
+size_t tokenizer_next_word(const Tokenizer *t, const char *s, size_t n);
 /* How many of the n bytes can be printed without splitting a UTF-8 character that has begun. */
 size_t utf8_complete(const char *s, size_t n);
+/* data/vocab.c, data/pack.c: `./tokenizer train` and `./tokenizer pack`; argv[0] is that word. */
+int vocab_train_main(int argc, char **argv);
+int vocab_pack_main(int argc, char **argv);
 
 /* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
 typedef struct Engine Engine;

@@ -1054,7 +1054,7 @@ int main(int argc, char **argv) {
     Session s;
     Dump dump = { 0 };
     Buf text = { 0 };
-    opt.system = "You are OpenCoder, created by OpenCoder Team.";
+    opt.system = OPENCODER_SYSTEM;
     if (argc == 1) {
         fputs(usage, stderr);
         return 2;

@@ -3,6 +3,7 @@
  *   ./tokenizer encode model.gguf -i "def f(x):"       the ids, separated by spaces
  *   ./tokenizer decode model.gguf 1404 285 401         the bytes that these ids stand for
  *   ./tokenizer info   model.gguf                      what vocabulary the file holds
+ *   ./tokenizer train ... and pack ...                 data/vocab.c, data/pack.c
  *
  * What to know first: encoding is a pipeline.
  *
@@ -135,7 +136,7 @@ static size_t contraction(const char *s, size_t n) {
 static bool is_newline(char c) { return c == '\r' || c == '\n'; }
 
 /* Length of the first word of s, n > 0: the alternatives of the expression, in its order. */
-static size_t next_word(const Tokenizer *t, const char *s, size_t n) {
+size_t tokenizer_next_word(const Tokenizer *t, const char *s, size_t n) {
     size_t first, len, i, last = 0, after_newline = 0;
     int class = char_class(t, s, n, &first);
     if ((i = contraction(s, n))) return i;
@@ -441,7 +442,7 @@ static void encode_unigram(Encoder *e) {
 static void encode_run(Encoder *e, const char *s, size_t n) {
     bool unigram = e->t->vocab->unigram;
     for (size_t len = n; n; s += len, n -= len) {
-        if (e->t->vocab->opencoder) len = next_word(e->t, s, n);
+        if (e->t->vocab->opencoder) len = tokenizer_next_word(e->t, s, n);
         normalize(e->t, s, len, &e->text);
         if (e->text.n > UINT32_MAX - 2)
             die("text: a stretch of %zu bytes, expected less than 4 GiB at once", e->text.n);
@@ -557,9 +558,7 @@ static void load_token(Tokenizer *t, int i) {
 Tokenizer *tokenizer_new(const Vocab *v, Error *e) {
     Tokenizer *t = (Tokenizer *)xcalloc(1, sizeof *t, "tokenizer");
     size_t bytes = 0, nodes = FIRST_NODE; /* at most */
-    t->vocab = v;
-    t->min_score = FLT_MAX;
-    t->first_added = v->n_pieces;
+    *t = (Tokenizer){ .vocab = v, .min_score = FLT_MAX, .first_added = v->n_pieces };
     if (v->n_pieces == v->n) /* a file that does not say: added tokens follow the normal ones */
         while (t->first_added && v->type[t->first_added - 1] != TOK_NORMAL) t->first_added--;
     for (int i = 0; i < v->n; i++) {
@@ -604,8 +603,7 @@ static const char *opt_text, *opt_file;
 static bool opt_no_special, opt_plain;
 
 static const Option options[] = {
-    { 'i', "input", "prompt", "TEXT", OPT_TEXT, &opt_text, 0, 0,
-      "encode: - is stdin, the default" },
+    { 'i', "input", "prompt", "TEXT", OPT_TEXT, &opt_text, 0, 0, "encode: text [-, stdin]" },
     { 'f', "file", NULL, "FILE", OPT_TEXT, &opt_file, 0, 0, "encode: the bytes of a file" },
     { 0, "no-special", NULL, NULL, OPT_FLAG, &opt_no_special, 0, 0, "encode: <|im_end|> is text" },
     { 0, "plain", NULL, NULL, OPT_FLAG, &opt_plain, 0, 0, "decode: leave special tokens out" },
@@ -616,6 +614,7 @@ static const char usage[] =
     "usage: tokenizer encode MODEL [-i TEXT | -f FILE]    text -> ids\n"
     "       tokenizer decode MODEL [ID ...]               ids -> bytes; ids from stdin if none\n"
     "       tokenizer info   MODEL                        what the vocabulary is\n"
+    "       tokenizer train | pack -h                     learn a vocabulary; text -> shards\n"
     "MODEL is a GGUF file, with or without tensors.\n";
 
 static void encode_command(const Tokenizer *t) {
@@ -674,13 +673,15 @@ static void info_command(const Vocab *v) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "train")) return vocab_train_main(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "pack")) return vocab_pack_main(argc - 1, argv + 1);
     const char **word = (const char **)xcalloc((size_t)argc, sizeof *word, "arguments");
     int n = parse_options(argc, argv, options, usage, word, argc);
     const char *command = n > 0 ? word[0] : "(none)";
     bool encode = !strcmp(command, "encode"), decode = !strcmp(command, "decode");
     Error e;
     if (!encode && !decode && strcmp(command, "info"))
-        die_usage("command %s: expected encode, decode or info", command);
+        die_usage("command %s: expected encode, decode, info, train or pack", command);
     if (n < 2) die_usage("%s: no model given, expected a GGUF file", command);
     if (n > 2 && !decode) die_usage("'%s': unexpected argument", word[2]);
     Model m;

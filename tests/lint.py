@@ -71,8 +71,8 @@ def run_tool(program, *arguments):
 
 
 def main():
-    sources = tracked("*.c", "export/*.c", "tests/*.c", "bench/*.c")
-    headers = tracked("*.h", "export/*.h", "tests/*.h")
+    sources = tracked("*.c", "export/*.c", "data/*.c", "tests/*.c", "bench/*.c")
+    headers = tracked("*.h", "export/*.h", "data/*.h", "tests/*.h")
     scripts = tracked("Makefile", "tests/*.py", "bench/*.py", ".ci/*")
     written = [name for name in sources + headers if os.path.basename(name) not in GENERATED]
     wrong = [line for name in written + scripts for line in check_file(name)]
