@@ -58,10 +58,10 @@ MUTANTS = [
     ("norm weights are not applied", "run.c", "y[i] = x[i] * scale * w[i];",
      "y[i] = x[i] * scale, (void)w;", "test_run"),
     ("gate and up are swapped", "run.c",
-     "matmul(e->gate, e->normed, &w->w_gate[layer], n, e->opt.exact);\n"
-     "    matmul(e->up, e->normed, &w->w_up[layer], n, e->opt.exact);",
-     "matmul(e->gate, e->normed, &w->w_up[layer], n, e->opt.exact);\n"
-     "    matmul(e->up, e->normed, &w->w_gate[layer], n, e->opt.exact);", "test_run"),
+     "linear(e, e->gate, e->normed, &w->w_gate[layer], n);\n"
+     "    linear(e, e->up, e->normed, &w->w_up[layer], n);",
+     "linear(e, e->gate, e->normed, &w->w_up[layer], n);\n"
+     "    linear(e, e->up, e->normed, &w->w_gate[layer], n);", "test_run"),
     ("silu without its x", "run.c", "gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i]",
      "gate[i] = 1 / (1 + expf(-gate[i])) * up[i]", "test_run"),
     ("feed-forward reads the attention's norm", "run.c",
