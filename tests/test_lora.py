@@ -5,41 +5,21 @@ are refused with the tensor's name, what was found and what was expected."""
 
 import json
 import os
-import random
 import shutil
 
-from badinput_files import (ARRAY, BF16, F16, F32, HIDDEN, Q8_0, STR, T_F32, U32, Gguf, bfloat,
-                            floats, half, q8_0)
+from badinput_files import (ALPHA, ARRAY, BF16, F16, F32, HIDDEN, Q8_0, STR, T_F32, U32, Gguf,
+                            adapter, floats)
 from check import ROOT, SCRATCH, check, check_equal, end, program, short, start
 from show_gguf import Gguf as Reader
 
 PROMPT = "def fib(n):\n    return"
 SOURCE = os.path.join(ROOT, "tests", "data", "llama_mqa30")  # an untied head, H = 3, K = 1, D = 30
 PLACE = os.path.join(SCRATCH, "lora")
-ALPHA = 6.0
-STORE = {T_F32: floats, F16: half, BF16: bfloat, Q8_0: q8_0}
 Q5_0 = 6
 
 
 def path(name):
     return os.path.join(PLACE, name)
-
-
-def adapter(weights, rank=3, alpha=ALPHA, kind=T_F32, strength=0.15, flat=False, seed=7):
-    """An adapter for {weight's name: (rows, columns)}; rank may be a function of the name. flat: a
-    lora_a of rank 1 has one dimension, as GGUF's own library writes it."""
-    noise = random.Random(seed)
-    g = Gguf()
-    g.keys = [["general.architecture", STR, "llama"], ["general.type", STR, "adapter"],
-              ["adapter.type", STR, "lora"], ["adapter.lora.alpha", F32, alpha]]
-    g.tensors = []
-    for name, (rows, cols) in weights.items():
-        r = rank(name) if callable(rank) else rank
-        a = [noise.gauss(0, 1) * cols ** -0.5 for _ in range(r * cols)]
-        b = [noise.gauss(0, strength) for _ in range(rows * r)]
-        g.tensors.append([name + ".lora_a", (cols,) if flat else (cols, r), kind, STORE[kind](a)])
-        g.tensors.append([name + ".lora_b", (r, rows), kind, STORE[kind](b)])
-    return g
 
 
 def save(name, g):
@@ -324,6 +304,10 @@ def test_lines(model, linear):
     wide = convert("wide", model, "-q", "f32")
     merged = convert("merged-q5_0", model, "-q", "f32", "--lora", lora)
     check_merged("but with -q, and an adapter of q8_0", merged, wide, lora)
+    lora = save("head", adapter({"output.weight": (32, 32)}, 32, kind=Q8_0))
+    merged = convert("merged-head", wide, "--lora", lora)
+    check_same("a quantized adapter is multiplied in float32", said(wide, "--lora", lora),
+               said(merged))
     huge = adapter(some)
     for i in range(len(huge.tensors)):
         huge.tensors[i][3] = floats([3e38] * (len(huge.tensors[i][3]) // 4))
