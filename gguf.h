@@ -462,10 +462,10 @@ OC_API void gguf_put_copy(GgufWriter *w, const GgufKey *k) {
     buf_add(&w->keys, k->data, k->bytes);
 }
 
-/* Announces a tensor; rows = 1 is written as one dimension, as norms are. */
-OC_API void gguf_add(GgufWriter *w, const char *name, uint32_t type, int rows, int cols) {
+/* Announces a tensor of n_dims dimensions; one of 1 has 1 row. */
+OC_API void gguf_add_dims(GgufWriter *w, const char *name, uint32_t type, uint32_t n_dims, int rows,
+                          int cols) {
     uint64_t n = strlen(name), dim[2] = { (uint64_t)cols, (uint64_t)rows };
-    uint32_t n_dims = rows == 1 ? 1 : 2;
     buf_add(&w->entries, &n, 8);
     buf_add(&w->entries, name, n);
     buf_add(&w->entries, &n_dims, 4);
@@ -475,6 +475,16 @@ OC_API void gguf_add(GgufWriter *w, const char *name, uint32_t type, int rows, i
     w->bytes = (uint64_t *)xrealloc(w->bytes, w->n_tensors + 1, 8, "GGUF writer");
     w->bytes[w->n_tensors] = (uint64_t)rows * row_bytes(type, (size_t)cols);
     w->at += (w->bytes[w->n_tensors++] + 31) & ~(uint64_t)31;
+}
+
+/* Announces a tensor; rows = 1 is written as one dimension, as norms are. */
+OC_API void gguf_add(GgufWriter *w, const char *name, uint32_t type, int rows, int cols) {
+    gguf_add_dims(w, name, type, rows == 1 ? 1 : 2, rows, cols);
+}
+
+/* The same for what is a matrix even with one row, such as the lora_a of an adapter of rank 1. */
+OC_API void gguf_add_matrix(GgufWriter *w, const char *name, uint32_t type, int rows, int cols) {
+    gguf_add_dims(w, name, type, 2, rows, cols);
 }
 
 OC_API void gguf_begin(GgufWriter *w, const char *path) {

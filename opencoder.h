@@ -497,8 +497,12 @@ OC_API void model_close(Model *m) {
 
 /* Reads a model from bytes. Checksums of tensors: with `verify`, and in files of up to 256 MB. */
 OC_API bool model_parse(Model *m, const uint8_t *data, size_t size, bool verify, Error *e) {
+    Str kind = str_of("model");
     if (!gguf_parse(&m->gguf, data, size, e) || !gguf_check_header(&m->gguf, e) ||
-        !vocab_from_gguf(&m->vocab, &m->gguf, e) ||
+        !gguf_str(&m->gguf, "general.type", &kind, e))
+        return false;
+    if (str_is(kind, "adapter")) return fail(e, "an adapter, expected a model; use --lora");
+    if (!vocab_from_gguf(&m->vocab, &m->gguf, e) ||
         !config_from_gguf(&m->config, &m->gguf, m->vocab.n, e))
         return false;
     if (m->config.vocab_size < m->vocab.n)
@@ -611,6 +615,8 @@ int vocab_pack_main(int argc, char **argv);
 /* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
 typedef struct Engine Engine;
 
+typedef struct Lora Lora; /* an adapter: lora.h */
+
 /* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
  * positions of a sequence are fed in order, without gaps. want[i]: logits of row i are needed. */
 typedef struct {
@@ -625,6 +631,7 @@ typedef struct {
     /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
     void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
     void *watch_arg;
+    const Lora *lora; /* NULL: the model as it is. It outlives the engine. */
 } EngineOptions;
 
 typedef struct {

@@ -25,6 +25,7 @@
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
 #include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "lora.h"      /* Lora, lora_open, lora_find */
 #include "json.h"      /* json strings for --logprobs */
 #include <time.h>      /* clock_gettime */
 #ifdef _OPENMP
@@ -50,6 +51,7 @@ struct Engine {
     float *scores;        /* (threads, n_ctx) */
     float *logits;        /* (wanted, V) */
     float *keys, *values; /* the cache */
+    float *low, *delta;   /* (n, rank), (n, rows): A x and B A x of an adapter */
 };
 
 static float *new_floats(size_t n, const char *what) { return xcalloc(n, sizeof(float), what); }
@@ -83,12 +85,15 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     e->scores = new_floats((size_t)e->n_threads * (size_t)o->n_ctx, "attention scores");
     e->keys = new_floats(cache_floats(e), "key cache; a smaller context (-c) needs less");
     e->values = new_floats(cache_floats(e), "value cache; a smaller context (-c) needs less");
+    e->low = new_floats(o->lora ? n * (size_t)o->lora->max_rank : 0, "adapter");
+    e->delta = new_floats(o->lora ? n * (size_t)o->lora->max_rows : 0, "adapter");
     return e;
 }
 
 static void engine_close(Engine *e) {
-    float *all[] = { e->x,  e->normed, e->q,    e->attn_out, e->k,      e->v,    e->gate,
-                     e->up, e->cosine, e->sine, e->scores,   e->logits, e->keys, e->values };
+    float *all[] = { e->x,    e->normed, e->q,      e->attn_out, e->k,      e->v,
+                     e->gate, e->up,     e->cosine, e->sine,     e->scores, e->logits,
+                     e->keys, e->values, e->low,    e->delta };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     free(e);
 }
@@ -113,6 +118,17 @@ static float dot(const float *a, const float *b, int n) {
     for (int half = 8; half; half /= 2)
         for (int l = 0; l < half; l++) lane[l] += lane[l + half];
     return lane[0];
+}
+
+/* y (n, W.rows) = x (n, W.cols) W^T. Where an adapter has a pair A, B for W, += scale (x A^T) B^T,
+ * in float32 whatever W is stored as: every linear layer of the model goes through here. */
+static void linear(Engine *e, float *y, const float *x, const Tensor *w, int n) {
+    const LoraPair *p = lora_find(e->opt.lora, w->name);
+    matmul(y, x, w, n, e->opt.exact);
+    if (!p) return;
+    matmul(e->low, x, &p->a, n, true);
+    matmul(e->delta, e->low, &p->b, n, true);
+    for (size_t i = 0; i < (size_t)n * (size_t)w->rows; i++) y[i] += p->scale * e->delta[i];
 }
 
 /* y = x / sqrt(mean(x^2) + eps) * w      (n) each. Zhang and Sennrich, arXiv:1910.07467. */
@@ -240,12 +256,11 @@ static void attention_block(Engine *e, const Batch *b, int layer) {
     const Config *c = &e->model->config;
     const Weights *w = &e->model->weights;
     int n = b->n, q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
-    bool exact = e->opt.exact;
     rmsnorm_rows(e->normed, e->x, &w->attn_norm[layer], n, c);
     watch(e, "attn_norm", layer, e->normed, n, c->dim);
-    matmul(e->q, e->normed, &w->wq[layer], n, exact);
-    matmul(e->k, e->normed, &w->wk[layer], n, exact);
-    matmul(e->v, e->normed, &w->wv[layer], n, exact);
+    linear(e, e->q, e->normed, &w->wq[layer], n);
+    linear(e, e->k, e->normed, &w->wk[layer], n);
+    linear(e, e->v, e->normed, &w->wv[layer], n);
     for (int i = 0; i < n; i++) {
         const float *cosine = e->cosine + (size_t)i * (size_t)c->head_dim / 2;
         const float *sine = e->sine + (size_t)i * (size_t)c->head_dim / 2;
@@ -258,7 +273,7 @@ static void attention_block(Engine *e, const Batch *b, int layer) {
     watch(e, "v", layer, e->v, n, kv_dim);
     attention(e, b, layer);
     watch(e, "attn_out", layer, e->attn_out, n, q_dim);
-    matmul(e->normed, e->attn_out, &w->wo[layer], n, exact);
+    linear(e, e->normed, e->attn_out, &w->wo[layer], n);
     add(e->x, e->normed, (size_t)n * (size_t)c->dim);
 }
 
@@ -268,11 +283,11 @@ static void ffn_block(Engine *e, int n, int layer) {
     const Weights *w = &e->model->weights;
     rmsnorm_rows(e->normed, e->x, &w->ffn_norm[layer], n, c);
     watch(e, "ffn_norm", layer, e->normed, n, c->dim);
-    matmul(e->gate, e->normed, &w->w_gate[layer], n, e->opt.exact);
-    matmul(e->up, e->normed, &w->w_up[layer], n, e->opt.exact);
+    linear(e, e->gate, e->normed, &w->w_gate[layer], n);
+    linear(e, e->up, e->normed, &w->w_up[layer], n);
     swiglu(e->gate, e->up, (size_t)n * (size_t)c->hidden_dim);
     watch(e, "ffn_hidden", layer, e->gate, n, c->hidden_dim);
-    matmul(e->normed, e->gate, &w->w_down[layer], n, e->opt.exact);
+    linear(e, e->normed, e->gate, &w->w_down[layer], n);
     add(e->x, e->normed, (size_t)n * (size_t)c->dim);
 }
 
@@ -314,7 +329,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
     watch(e, "output_norm", -1, e->normed, wanted, c->dim);
     size_t n_logits = (size_t)wanted * (size_t)c->vocab_size;
     e->logits = xrealloc(e->logits, n_logits, sizeof *e->logits, "logits");
-    matmul(e->logits, e->normed, c->tied ? w->tok_emb : w->out, wanted, e->opt.exact);
+    linear(e, e->logits, e->normed, c->tied ? w->tok_emb : w->out, wanted);
     watch(e, "logits", -1, e->logits, wanted, c->vocab_size);
     return e->logits;
 }
@@ -465,9 +480,9 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump, *lora;
     int64_t n_new, ctx, threads, batch, seed, top_k, logprobs;
-    double temperature, top_p, min_p, repeat_penalty;
+    double temperature, top_p, min_p, repeat_penalty, lora_scale;
     bool exact, no_echo, no_special, verify, quiet;
     TextList stop;
 } opt = {
@@ -479,6 +494,7 @@ typedef struct {
     Tokenizer *tokenizer;
     const EngineBackend *backend;
     Engine *engine;
+    Lora lora;
     Sampler sampler;
     int n_ctx, n_batch, pos;                 /* pos: tokens of the sequence so far */
     size_t n_prompt, n_generated, n_decoded; /* n_decoded: generated tokens that were fed again */
@@ -932,6 +948,9 @@ static const Option options[] = {
     { 'b', "batch-size", "batch", "N", OPT_INT, &opt.batch, 1, 65536, "prompt tokens in one pass" },
     { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024,
       "0: as many as the machine offers" },
+    { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.lora, 0, 0, "apply an adapter to the model" },
+    { 0, "lora-scale", NULL, "X", OPT_FLOAT, &opt.lora_scale, -1000, 1000,
+      "apply it X times; 0: not at all" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
@@ -1023,7 +1042,9 @@ static void session_open(Session *s, Model *m, Dump *dump) {
         die_usage("-c: %d, expected at most %d, what the model was trained for", s->n_ctx,
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
-    EngineOptions o = { s->n_ctx, 1, s->n_batch, opt.exact, opt.dump ? dump_watch : NULL, dump };
+    EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
+    if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
     s->backend = &cpu_engine;
     s->engine = s->backend->open(m, &o);
     if (opt.seed < 0) opt.seed = (int64_t)time(NULL);
@@ -1038,6 +1059,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
 static void session_close(Session *s) {
     s->backend->close(s->engine);
     tokenizer_free(s->tokenizer);
+    lora_free(&s->lora);
     model_close(s->model);
 }
 
@@ -1047,6 +1069,10 @@ static void print_model(const Session *s) {
     fprintf(stderr, "%s: %d layers of %d, vocabulary %d, %s, context %d, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
             type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), thread_count());
+    if (s->lora.n)
+        fprintf(stderr, "%s: an adapter of %d matrices, rank %d, alpha %g, %g times\n",
+                s->lora.path, s->lora.n, s->lora.max_rank, (double)s->lora.alpha,
+                (double)s->lora.factor);
 }
 
 int main(int argc, char **argv) {
@@ -1055,6 +1081,7 @@ int main(int argc, char **argv) {
     Dump dump = { 0 };
     Buf text = { 0 };
     opt.system = OPENCODER_SYSTEM;
+    opt.lora_scale = 1;
     if (argc == 1) {
         fputs(usage, stderr);
         return 2;
@@ -1065,6 +1092,7 @@ int main(int argc, char **argv) {
         die_usage("-m: '%s', expected generate or chat", opt.mode);
     if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
         die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
+    if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu))

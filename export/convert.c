@@ -4,6 +4,7 @@
  *     ./convert model.bin small.bin -q q4_0                    a GGUF file, requantized
  *     ./convert stories15M.bin s.bin --tokenizer tokenizer.bin a file of llama2.c
  *     ./convert model.bin directory -o hf                      and back
+ *     ./convert model.bin tuned.bin --lora adapter.bin         an adapter merged into the weights
  *     ./convert --random 8b m8.bin -q q4_0                     a random model of that shape
  *     ./convert --inspect model.bin      --check model.bin     what is in a file; is it sound
  *
@@ -91,6 +92,17 @@ static Tensor *list_tensors(const Source *s, bool keep_optimizer, int *n) {
     return list;
 }
 
+/* A merged matrix is stored anew: its type must be one that can be written. */
+static void check_merged_types(const Source *s, const char *in) {
+    for (int i = 0; i < s->n_tensors; i++) {
+        uint32_t type = s->tensor[i].type;
+        if (lora_find(s->lora, s->tensor[i].name) && type != T_F32 && type != T_F16 &&
+            type != T_BF16 && type != T_Q8_0 && type != T_Q4_0)
+            die("%s: tensor %.*s: type %s cannot be written again, expected -q with one that can",
+                in, STR(s->tensor[i].name), type_name(type));
+    }
+}
+
 /* type T_COUNT: as in the source. */
 static uint32_t target_type(const Tensor *t, uint32_t type) {
     if (is_optimizer(t->name)) return t->type;
@@ -105,6 +117,7 @@ static void convert_gguf(const Source *s, const char *in, const char *out, uint3
     Error e;
     Str name = base_name(in);
     int n, n_specs;
+    if (type == T_COUNT) check_merged_types(s, in);
     Tensor *list = list_tensors(s, keep_optimizer, &n);
     TensorSpec *spec = tensor_specs(&s->config, &n_specs);
     if (s->kind == SOURCE_GGUF && !gguf_str(&s->gguf, "general.name", &name, &e))
@@ -138,15 +151,15 @@ static uint32_t parse_type(const char *text) {
     return T_COUNT;
 }
 
-/* Reading the mapped IN while it is replaced would work, but no one means it. */
-static void refuse_same_file(const char *in, const char *out) {
+/* Reading a mapped file while it is replaced would work, but no one means it. */
+static void refuse_same_file(const char *what, const char *in, const char *out) {
     struct stat a, b;
     if (!stat(in, &a) && !stat(out, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        die_usage("%s: OUT is IN itself, expected another name", out);
+        die_usage("%s: OUT is %s itself, expected another name", out, what);
 }
 
 #ifndef OC_LIBRARY
-static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf]\n"
+static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf] [--lora FILE]\n"
                             "       convert --random 1.5b|8b|tiny OUT [-q TYPE] [--seed N]\n"
                             "       convert --inspect F\n"
                             "       convert --check F\n"
@@ -154,7 +167,8 @@ static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf]\n"
 
 int main(int argc, char **argv) {
     const char *file[2], *type_text = NULL, *format = "gguf", *tokenizer = NULL, *shape = NULL;
-    const char *inspect_file = NULL, *check_file = NULL;
+    const char *inspect_file = NULL, *check_file = NULL, *lora_file = NULL;
+    double lora_scale = 1;
     bool keep_optimizer = false;
     int64_t seed = 42;
     const Option table[] = {
@@ -166,6 +180,10 @@ int main(int argc, char **argv) {
           "tokenizer.bin or a SentencePiece .model for a llama2.c file" },
         { 0, "keep-optimizer", NULL, NULL, OPT_FLAG, &keep_optimizer, 0, 0,
           "keep the optimizer's state of a training checkpoint" },
+        { 0, "lora", NULL, "FILE", OPT_TEXT, &lora_file, 0, 0,
+          "merge an adapter into the weights" },
+        { 0, "lora-scale", NULL, "X", OPT_FLOAT, &lora_scale, -1000, 1000,
+          "merge it X times; 0: not at all" },
         { 0, "random", NULL, "SHAPE", OPT_TEXT, &shape, 0, 0,
           "write random weights of the shape 1.5b, 8b or tiny" },
         { 0, "seed", NULL, "N", OPT_INT, &seed, 0, 9e15, "which random weights" },
@@ -180,6 +198,7 @@ int main(int argc, char **argv) {
     bool hf = !strcmp(format, "hf"), looks = inspect_file || check_file;
     const char *in = inspect_file ? inspect_file : check_file ? check_file : file[0];
     Source s;
+    Lora lora = { 0 };
     Error e;
 
     if (!hf && strcmp(format, "gguf")) die_usage("-o: '%s', expected gguf or hf", format);
@@ -194,17 +213,22 @@ int main(int argc, char **argv) {
     if (hf && (type == T_Q8_0 || type == T_Q4_0))
         die_usage("-q: '%s' with -o hf, expected f32, f16 or bf16", type_text);
     if (hf && keep_optimizer) die_usage("--keep-optimizer with -o hf, expected gguf");
-    if (looks && (type_text || hf || keep_optimizer))
+    if (lora_file && keep_optimizer)
+        die_usage("--keep-optimizer with --lora: it is not that of merged weights, expected one");
+    if (lora_scale != 1 && !lora_file) die_usage("--lora-scale without --lora, expected both");
+    if (looks && (type_text || hf || keep_optimizer || lora_file))
         die_usage("%s takes no option but --tokenizer", inspect_file ? "--inspect" : "--check");
-    if (shape && (keep_optimizer || tokenizer))
+    if (shape && (keep_optimizer || tokenizer || lora_file))
         die_usage("--random takes no options but -q and --seed");
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like others */
     if (shape) {
         random_write(shape, file[0], type == T_COUNT ? T_BF16 : type, (uint64_t)seed);
         return 0;
     }
-    if (!looks) refuse_same_file(file[0], file[1]);
+    if (!looks) refuse_same_file("IN", file[0], file[1]);
+    if (lora_file) refuse_same_file("the adapter", lora_file, file[1]);
     if (!source_open(&s, in, tokenizer, &e)) die("%s", e.text);
+    if (lora_file) lora_open(&lora, lora_file, &s.config, lora_scale), s.lora = &lora;
     if (inspect_file)
         inspect(&s, in);
     else if (check_file)
@@ -214,6 +238,7 @@ int main(int argc, char **argv) {
     else
         convert_gguf(&s, in, file[1], type, keep_optimizer);
     source_close(&s);
+    lora_free(&lora);
     close_stdout();
     return 0;
 }

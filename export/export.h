@@ -9,7 +9,7 @@
 #ifndef OC_EXPORT_H
 #define OC_EXPORT_H
 
-#include "../opencoder.h" /* Config, Vocab, Tensor, Gguf */
+#include "../lora.h" /* Lora; and opencoder.h: Config, Vocab, Tensor, Gguf */
 
 /* Small things that live as long as the Source: names, token texts, tables. */
 typedef struct {
@@ -41,6 +41,7 @@ typedef struct {
     int n_tensors;
     bool halves;        /* rows of wq and wk are in Hugging Face order: see permute_row */
     Gguf gguf;          /* of a GGUF input, for what is carried over; else empty */
+    const Lora *lora;   /* an adapter that is merged into what is written, or NULL */
     Map map[MAX_FILES]; /* every file that is mapped */
     int n_maps;
     Arena arena;
@@ -85,8 +86,9 @@ typedef struct {
 typedef int RowOrder(int row, int head_dim);
 
 /* Writes t, which belongs to s, as storage type `type` with its rows in that order, bytes unchanged
- * where the type is the same. False where a number is not finite or too large for the type, saying
- * which one. Pages of t that were read are given back, so memory stays small whatever the model. */
+ * where the type is the same and s->lora has nothing for t. False where a number is not finite or
+ * too large for the type, saying which one. Pages of t that were read are given back, so memory
+ * stays small whatever the model. */
 bool stream_tensor(const Source *s, const Tensor *t, uint32_t type, RowOrder *order, Sink sink,
                    Error *e);
 /* Looks for numbers that are not finite, as stream_tensor does, and writes nothing. */

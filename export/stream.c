@@ -7,7 +7,8 @@
  *     mapped input --row order--> dequantize --> finite? --> quantize --> chunk --> sink
  *                       `------------- same type: bytes as they are ------^
  *
- * Test: tests/test_format.c. */
+ * With an adapter (--lora), what it says is added between dequantize and the look.
+ * Test: tests/test_format.c, tests/test_lora.py. */
 
 #include "export.h"
 #include <float.h> /* FLT_MAX */
@@ -45,27 +46,63 @@ typedef struct {
     float x;
 } BadNumber;
 
+/* What an adapter adds to one tensor. pair NULL: nothing. */
+typedef struct {
+    const LoraPair *pair;
+    float *a;    /* (rank, cols), A as float32 */
+    bool halves; /* the rows of the tensor are in Hugging Face's order; those of B are in GGUF's */
+} Merge;
+
+static Merge merge_begin(const Source *s, const Tensor *t) {
+    Merge m = { lora_find(s->lora, t->name), NULL, false };
+    if (!m.pair) return m;
+    size_t cols = (size_t)t->cols, rank = (size_t)m.pair->rank;
+    m.a = xcalloc(rank * cols, sizeof *m.a, "adapter");
+    for (size_t k = 0; k < rank; k++)
+        dequantize(m.a + k * cols, m.pair->a.data + k * row_bytes(m.pair->a.type, cols),
+                   m.pair->a.type, 0, cols);
+    m.halves = m.pair->permuted && s->halves;
+    return m;
+}
+
+/* x (cols), row `row` of the tensor, += scale b A, where b (rank) is that row of B; all in float32.
+ * scratch: (cols + rank). */
+static void merge_row(const Merge *m, float *x, int row, int head_dim, float *scratch) {
+    size_t cols = (size_t)m->pair->a.cols, rank = (size_t)m->pair->rank;
+    const Tensor *stored = &m->pair->b;
+    size_t at = (size_t)(m->halves ? unpermute_row(row, head_dim) : row);
+    float *delta = scratch, *b = scratch + cols;
+    dequantize(b, stored->data + at * row_bytes(stored->type, rank), stored->type, 0, rank);
+    memset(delta, 0, cols * sizeof *delta);
+    for (size_t k = 0; k < rank; k++)
+        for (size_t c = 0; c < cols; c++) delta[c] += b[k] * m->a[k * cols + c];
+    for (size_t c = 0; c < cols; c++) x[c] += m->pair->scale * delta[c];
+}
+
 /* Converts `rows` rows from output row `first` on into out, or, without out, only looks at them. */
 static BadNumber convert_rows(const Tensor *t, uint32_t type, RowOrder *order, int head_dim,
-                              int first, int rows, uint8_t *out) {
+                              const Merge *merge, int first, int rows, uint8_t *out) {
     size_t cols = (size_t)t->cols, in_bytes = row_bytes(t->type, cols);
     size_t out_bytes = out ? row_bytes(type, cols) : 0;
-    const float limit = t->type == type ? FLT_MAX : type_limit(type);
+    size_t rank = merge->pair ? (size_t)merge->pair->rank : 0;
+    const bool as_stored = t->type == type && !merge->pair;
+    const float limit = as_stored ? FLT_MAX : type_limit(type);
     BadNumber bad = { -1, 0, 0 };
 #pragma omp parallel
     {
-        float *x = xcalloc(cols, sizeof *x, "one row");
+        float *x = xcalloc(2 * cols + rank, sizeof *x, "one row");
 #pragma omp for
         for (int r = 0; r < rows; r++) {
             int from = order ? order(first + r, head_dim) : first + r;
             const uint8_t *row = t->data + (size_t)from * in_bytes;
             dequantize(x, row, t->type, 0, cols);
+            if (merge->pair) merge_row(merge, x, from, head_dim, x + cols);
             size_t c = 0;
             while (c < cols && fabsf(x[c]) <= limit) c++; /* false for NaN, too */
             if (c < cols) {
 #pragma omp critical
                 if (bad.row < 0 || from < bad.row) bad = (BadNumber){ from, (int)c, x[c] };
-            } else if (out && t->type == type) {
+            } else if (out && as_stored) {
                 memcpy(out + (size_t)r * out_bytes, row, out_bytes);
             } else if (out) {
                 quantize(out + (size_t)r * out_bytes, x, type, cols);
@@ -95,14 +132,16 @@ bool stream_tensor(const Source *s, const Tensor *t, uint32_t type, RowOrder *or
     if (step > t->rows) step = t->rows;
     if (step > s->config.head_dim) step -= step % s->config.head_dim; /* whole heads: row order */
     uint8_t *chunk = sink.write ? xcalloc((size_t)step, out_bytes, "a chunk of rows") : NULL;
+    Merge merge = merge_begin(s, t);
     BadNumber bad = { -1, 0, 0 };
     for (int first = 0; first < t->rows && bad.row < 0; first += step) {
         int rows = t->rows - first < step ? t->rows - first : step;
-        bad = convert_rows(t, type, order, s->config.head_dim, first, rows, chunk);
+        bad = convert_rows(t, type, order, s->config.head_dim, &merge, first, rows, chunk);
         if (bad.row < 0 && chunk) sink.write(sink.to, chunk, (size_t)rows * out_bytes);
         drop_pages(s, t->data + (size_t)first * in_bytes, (size_t)rows * in_bytes);
     }
     free(chunk);
+    free(merge.a);
     if (bad.row < 0) return true;
     if (!isfinite(bad.x))
         return fail(e, "tensor %.*s, row %d, column %d: %f, expected a finite number", STR(t->name),

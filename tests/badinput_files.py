@@ -222,6 +222,27 @@ class Gguf:
         return whole + data
 
 
+ALPHA = 6.0
+STORE = {T_F32: floats, F16: half, BF16: bfloat, Q8_0: q8_0}
+
+
+def adapter(weights, rank=3, alpha=ALPHA, kind=T_F32, strength=0.15, flat=False, seed=7):
+    """An adapter for {weight's name: (rows, columns)}; rank may be a function of the name. flat: a
+    lora_a of rank 1 has one dimension, as GGUF's own library writes it."""
+    noise = random.Random(seed)
+    g = Gguf()
+    g.keys = [["general.architecture", STR, "llama"], ["general.type", STR, "adapter"],
+              ["adapter.type", STR, "lora"], ["adapter.lora.alpha", F32, alpha]]
+    g.tensors = []
+    for name, (rows, cols) in weights.items():
+        r = rank(name) if callable(rank) else rank
+        a = [noise.gauss(0, 1) * cols ** -0.5 for _ in range(r * cols)]
+        b = [noise.gauss(0, strength) for _ in range(rows * r)]
+        g.tensors.append([name + ".lora_a", (cols,) if flat else (cols, r), kind, STORE[kind](a)])
+        g.tensors.append([name + ".lora_b", (r, rows), kind, STORE[kind](b)])
+    return g
+
+
 # ------------------------------------------------------------------------- Hugging Face directory
 def hf_names():
     """{name in GGUF: name in Hugging Face}"""

@@ -3,14 +3,17 @@
 Nearly every broken model comes with its header's checksum corrected, so that the check behind the
 checksum is what answers, to run and to convert; and with a wrong one, as damage would leave it."""
 
+import functools
 import math
+import os
 import random
 import struct
 
-from badinput_case import accept, reject
+from badinput_case import accept, act, broken, reject, start
 from badinput_files import (A, ARRAY, BF16, BOOL, BYTES, DIM, F16, F32, F64, HIDDEN, I32, I64, LFS,
                             NORMAL, Q8_0, STR, TOKENS, T_F32, U32, U64, U8, Gguf, Raw, bfloat,
-                            half, llama2c, q8_0, safetensors, text, torch_zip, weights)
+                            adapter, half, llama2c, q8_0, safetensors, text, torch_zip, weights)
+from check import short
 
 RUN = "run m.gguf -i a -n 3"
 SAYS = b"abcd\n"
@@ -457,7 +460,37 @@ def vocabulary():
         "tokenizer.ggml.precompiled_charsmap", STR, "x"), "charsmap")
 
 
+def adapters():
+    """Adapters: cut off anywhere, and with any byte changed, which need not matter."""
+    rows, cols = weights()["output.weight"][0]
+    g = adapter({"output.weight": (rows, cols), "blk.1.attn_q.weight": (4, cols)}, 2)
+    whole, model = g.build(), Gguf().build()
+
+    def survives(directory, command):
+        done = start(command, directory)
+        if os.path.exists(os.path.join(directory, "OUT")):
+            os.remove(os.path.join(directory, "OUT"))
+        return broken(done) or (None if done.returncode in (0, 1) else short(done.stderr))
+
+    for command in "run m.gguf -q -i a -n 2 --lora a.gguf", "convert m.gguf OUT --lora a.gguf":
+        title = f"adapter: {command.split()[0]}, "
+        yield accept(title + "control", command, {"m.gguf": model, "a.gguf": whole},
+                     made=["OUT"] if "OUT" in command else [])
+        for name, end in g.marks[:-1]:
+            yield reject(title + f"cut off behind {name}", command,
+                         {"m.gguf": model, "a.gguf": whole[:end]}, "a.gguf")
+        g.checksums, noise = "none", random.Random(9)
+        bare = g.build()
+        for i in range(40):
+            at = noise.randrange(g.marks[-5][1]) if i % 4 else noise.randrange(len(bare))
+            content = bare[:at] + bytes([noise.randrange(256)]) + bare[at + 1:]
+            yield act(title + f"byte {at} changed ({i})", functools.partial(
+                survives, command=command), {"m.gguf": model, "a.gguf": content})
+        g.checksums = "right"
+        g.build()
+
+
 def cases():
     for group in (whole_files, header, key_syntax, hyperparameters, tensors, checksums, numbers,
-                  vocabulary):
+                  vocabulary, adapters):
         yield from group()

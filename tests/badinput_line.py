@@ -60,6 +60,9 @@ def numbers():
     for option, most in (("-t", 100), ("-p", 1), ("--min-p", 1), ("--repeat-penalty", 100)):
         for text in (*NO_FLOAT, str(most + 1), "1e30", "-1", "-1e-9"):
             yield refuse(f"{option} {text!r}", ["-i", "a", option, text], option, text, "a number")
+    for text in (*NO_FLOAT, "1001", "-1e4", "1e30"):
+        yield refuse(f"--lora-scale {text!r}", ["-i", "a", "--lora", "a", "--lora-scale", text],
+                     "--lora-scale", text, "a number")
     yield refuse("--repeat-penalty 0", ["-i", "a", "--repeat-penalty", "0"], "--repeat-penalty")
     for option in "-n", "-c", "-b", "-j":
         if option != "-n":
@@ -85,7 +88,8 @@ def numbers():
 
 def options():
     for option in ("-n", "-c", "-i", "-f", "-t", "-p", "-s", "-m", "-z", "--stop", "--logprobs",
-                   "--perplexity", "--dump-activations", "--cpu", "--n-predict"):
+                   "--perplexity", "--dump-activations", "--cpu", "--n-predict", "--lora",
+                   "--lora-scale"):
         yield refuse(f"nothing behind {option}", ["-i", "a", option], option, "nothing follows")
     for option in ("-x", "--nosuch", "--", "---", "-ni", "-n5", "--prompt-", "--n", "-\u00e9",
                    "--no\nsuch"):

@@ -58,10 +58,10 @@ MUTANTS = [
     ("norm weights are not applied", "run.c", "y[i] = x[i] * scale * w[i];",
      "y[i] = x[i] * scale, (void)w;", "test_run"),
     ("gate and up are swapped", "run.c",
-     "matmul(e->gate, e->normed, &w->w_gate[layer], n, e->opt.exact);\n"
-     "    matmul(e->up, e->normed, &w->w_up[layer], n, e->opt.exact);",
-     "matmul(e->gate, e->normed, &w->w_up[layer], n, e->opt.exact);\n"
-     "    matmul(e->up, e->normed, &w->w_gate[layer], n, e->opt.exact);", "test_run"),
+     "linear(e, e->gate, e->normed, &w->w_gate[layer], n);\n"
+     "    linear(e, e->up, e->normed, &w->w_up[layer], n);",
+     "linear(e, e->gate, e->normed, &w->w_up[layer], n);\n"
+     "    linear(e, e->up, e->normed, &w->w_gate[layer], n);", "test_run"),
     ("silu without its x", "run.c", "gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i]",
      "gate[i] = 1 / (1 + expf(-gate[i])) * up[i]", "test_run"),
     ("feed-forward reads the attention's norm", "run.c",
@@ -120,6 +120,41 @@ MUTANTS = [
      '"rms_norm_eps_", false', "test_run"),
     ("the way back does not undo the order of rows", "export/source.c",
      "(i < half ? 2 * i : 2 * (i - half) + 1)", "i", "test_cli"),
+
+    # adapters
+    ("an adapter's scale is alpha", "lora.h", "(double)l->alpha / p->rank)", "(double)l->alpha)",
+     "test_lora"),
+    ("--lora-scale is ignored", "lora.h", "(float)(factor * (double)l->alpha",
+     "(float)((double)l->alpha", "test_lora"),
+    ("scale 0 still adds", "lora.h", "if (!l || l->factor == 0)", "if (!l)", "test_lora"),
+    ("any A will do", "lora.h",
+     'if (!lora_shape(a, a->rows, specs[i].cols, "rank x columns of the model\'s weight", e) ||',
+     "if (", "test_lora"),
+    ("any B will do", "lora.h", "!lora_shape(b, specs[i].rows, a->rows,",
+     "!lora_shape(b, b->rows, b->cols,", "test_lora"),
+    ("a lora_b alone is left out", "lora.h", "if (!gguf_tensor(g, partner))",
+     "if (0 && !gguf_tensor(g, partner))", "test_lora"),
+    ("an adapter's numbers are not checked", "lora.h", "ok && i < l->gguf.n_tensors",
+     "0 && i < l->gguf.n_tensors", "test_lora"),
+    ("the adapter of another architecture", "lora.h", '"general.architecture", "llama", e)',
+     '"general.type", "adapter", e)', "test_lora"),
+    ("a base of 8 bits rounds the adapter", "run.c", "matmul(e->low, x, &p->a, n, true);",
+     "matmul(e->low, x, &p->a, n, e->opt.exact);", "test_lora"),
+    ("an adapter counts for the first token only", "run.c",
+     "for (size_t i = 0; i < (size_t)n * (size_t)w->rows; i++) y[i] +=",
+     "for (size_t i = 0; i < (size_t)w->rows; i++) y[i] +=", "test_lora"),
+    ("the head has no adapter", "run.c", "linear(e, e->logits, e->normed, c->tied ? w->tok_emb : "
+     "w->out, wanted);", "matmul(e->logits, e->normed, c->tied ? w->tok_emb : w->out, wanted, "
+     "e->opt.exact);", "test_lora"),
+    ("merged rows of B keep GGUF's order", "export/stream.c",
+     "m.halves = m.pair->permuted && s->halves;", "m.halves = false;", "test_lora"),
+    ("all rows of B are turned", "export/stream.c", "m.halves = m.pair->permuted && s->halves;",
+     "m.halves = s->halves;", "test_lora"),
+    ("merging forgets the same type", "export/stream.c", "t->type == type && !merge->pair;",
+     "t->type == type;", "test_lora"),
+    ("a row is always one dimension", "gguf.h",
+     "gguf_add_dims(w, name, type, 2, rows, cols);",
+     "gguf_add(w, name, type, rows, cols);", "test_format"),
 
     # the file format
     ("checksums of tensors are not compared", "gguf.h", "if (got != want)\n        return fail",

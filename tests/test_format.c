@@ -93,6 +93,29 @@ static void write_again(const Gguf *g, const char *path) {
     gguf_end(&w);
 }
 
+/* A matrix of one row: one dimension as a norm, two as the lora_a of rank 1. The number of
+ * dimensions stands behind the name, in the list of entries. */
+static void test_one_row(void) {
+    float x[5] = { 0 };
+    for (uint32_t n_dims = 1; n_dims <= 2; n_dims++) {
+        GgufWriter w = { 0 };
+        Map m;
+        Gguf g;
+        Error e;
+        (n_dims == 1 ? gguf_add : gguf_add_matrix)(&w, "m", T_F32, 1, 5);
+        CHECK(w.entries.n == 8 + 1 + 4 + 8 * n_dims + 4 + 8 && w.entries.data[9] == (char)n_dims);
+        gguf_begin(&w, SCRATCH "/row.gguf");
+        gguf_write(&w, x, sizeof x);
+        gguf_end(&w);
+        if (!CHECK(map_file(&m, SCRATCH "/row.gguf", &e)) ||
+            !CHECK(gguf_parse(&g, m.data, m.size, &e)))
+            return;
+        CHECK(g.tensor[0].rows == 1 && g.tensor[0].cols == 5);
+        gguf_free(&g);
+        unmap_file(&m);
+    }
+}
+
 /* Parses and checks every checksum. */
 static bool sound(const uint8_t *data, size_t size, Error *e) {
     Gguf g;
@@ -477,6 +500,7 @@ int main(void) {
     mkdir(SCRATCH, 0777);
     CHECK(crc32c(0, "123456789", 9) == 0xE3069283u); /* the check value of RFC 3720 */
     test_gguf();
+    test_one_row();
     test_large();
     test_model();
     if (!CHECK(map_file(&m, "tests/data/blocks.gguf", &e)) ||
