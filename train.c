@@ -21,12 +21,13 @@
  *
  * Letters: B rows of T tokens, n = B T; C dim, H query heads, K key/value heads, D head_dim, F
  *          hidden_dim, V vocabulary, L layers. Loops: b, t, u (an earlier t), h, d.
- * Memory:  16 bytes a parameter (value, gradient, two moments), and activations, in floats,
- *            n (L (2C + 2HD + 2KD + 2F + H + 2) + 5C + 2HD + 2KD + F + 2)
- *          + (T + chunk) V ... see activation_floats. With --recompute, L sets of activations
- *          become one, and L inputs (n, C) stay.
- * Sections: 1 arithmetic, 2 ops in pairs, 3 the trainer, 4 forward, 5 backward, 6 AdamW,
- *           7 files; then the loop: ...
+ * Memory:  16 bytes a parameter (value, gradient, two moments), and activations, in floats:
+ *            n L (2C + 2HD + 2KD + 2F + H + 2)              kept for the backward pass
+ *          + n (4C + 2HD + 2KD + F + 2 + 2 rank) + T D      scratch
+ *          + max(256, 2^23 / V) V + 128 T threads           some rows of logits, of scores
+ *          With --recompute the layers share all they keep but their inputs: n L C + n (C + ...).
+ * Sections: 1 arithmetic, 2 ops in pairs, 3 attention, 4 the trainer, 5 forward, 6 backward,
+ *           7 AdamW, 8 files; and the loop: 9 a run, 10 checkpoints, 11 an update, 12 main.
  * Tests: tests/test_train.c (PyTorch), test_ops.c (finite differences), test_agree.c (run.c). */
 #include "opencoder.h" /* Model, gemm, TrainerBackend */
 #include "shards.h"    /* NO_LOSS, STARTS, TOKEN_ID */
@@ -411,25 +412,23 @@ static size_t lay_out(Trainer *t, float *base) {
         else
             used = PLACE(kept, base, used);
     }
-    Piece rest[] = {
-        { &t->cosine, T * D / 2 },
-        { &t->sine, T * D / 2 },
-        { &t->x_out, n * C },
-        { &t->r_out, n },
-        { &t->normed, n * C },
-        { &t->dnormed, n * C },
-        { &t->dx, n * C },
-        { &t->dq, n * HD },
-        { &t->dattn, n * HD },
-        { &t->dk, n * KD },
-        { &t->dv, n * KD },
-        { &t->hidden, n * F },
-        { &t->logits, chunk_rows(c) * V },
-        { &t->loss, n },
-        { &t->scores, (size_t)t->n_threads * 2 * QUERIES * T },
-        { &t->z, n * rank },
-        { &t->dz, n * rank },
-    };
+    Piece rest[] = { { &t->cosine, T * D / 2 },
+                     { &t->sine, T * D / 2 },
+                     { &t->x_out, n * C },
+                     { &t->r_out, n },
+                     { &t->normed, n * C },
+                     { &t->dnormed, n * C },
+                     { &t->dx, n * C },
+                     { &t->dq, n * HD },
+                     { &t->dattn, n * HD },
+                     { &t->dk, n * KD },
+                     { &t->dv, n * KD },
+                     { &t->hidden, n * F },
+                     { &t->loss, n },
+                     { &t->logits, chunk_rows(c) * V },
+                     { &t->z, n * rank },
+                     { &t->dz, n * rank },
+                     { &t->scores, (size_t)t->n_threads * 2 * QUERIES * T } };
     return PLACE(rest, base, used);
 }
 
