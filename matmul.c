@@ -1,5 +1,6 @@
-/* matmul.c: y = x W^T for every storage type. The only C file with intrinsics; a reader of the
- * model may skip it: run.c needs nothing but the sentence above.
+/* matmul.c: y = x W^T for every storage type, and gemm, the products of training. The only C file
+ * with intrinsics; a reader of the model may skip it: run.c needs nothing but the first half of the
+ * sentence above, train.c the second.
  *
  * Nearly all the time of a language model goes into this one product. For a single token (decode)
  * every weight is read once and used once, so the speed is the memory's; for a prompt of n tokens
@@ -19,13 +20,19 @@
  * the level only: results are bit-equal for any number of threads and any batch, and agree between
  * levels within rounding. -ffp-contract=off keeps the compiler from fusing what the plain code
  * keeps apart.
+ * gemm: an element of C is summed over a K-block of KC = 512 k, ascending, by fused multiply-adds
+ * from 0 on, and the K-blocks are added in order, to C itself with GEMM_ADD. Bit-equal for any
+ * number of threads and any way to cut C, by gemm and gemm_here, and on all levels (plain: where
+ * the target has fused multiply-adds). GEMM_BF16: k in pairs, the odd one first.
  *
  * Two ways to multiply: the float path expands weights to float32 (exact for every type). The int8
  * path, for the types with blocks of 32, rounds x to int8 per block as well and uses integer dot
  * products: 4 times the throughput, error bounded by DESIGN 4; `exact` turns it off.
  *
- * Sections: 1 numbers, 2 dequantize, 3 quantize, 4 plain level, 5 avx512 level, 6 matmul.
- * Test: tests/test_format.c (all types, odd shapes, threads). Measure: make bench. */
+ * Levels: plain, avx512 and, in gemm alone, avx2, which takes plain's routines for the rest.
+ * Sections: 1 numbers, 2 dequantize, 3 quantize, 4 plain level, 5 avx512 level, 6 tiles of gemm,
+ * 7 matmul, 8 gemm. Test: tests/test_format.c (all types, odd shapes, threads), tests/test_gemm.c.
+ * Measure: make bench, make bench-gemm. */
 #include "opencoder.h" /* Tensor, type_info, die */
 #include <time.h>      /* timespec_get */
 #ifdef _OPENMP
@@ -33,7 +40,7 @@
 #endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_X86 1
-#include <immintrin.h> /* _mm512_* */
+#include <immintrin.h> /* _mm256_*, _mm512_* */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
 #endif
 
@@ -523,8 +530,8 @@ static bool bf16_here(void) { return __builtin_cpu_supports("avx512bf16"); }
  *    k=1 a a a a a a - -     C += c c c c c c c c c c c c c c c c    strides, types or borders are
  *     :                           :                                  left for the tile to know.
  *
- * Lanes come in groups of 8, the width of the vectors that copy them; lanes without a row or column
- * are zeros, whose products are never looked at. Section 8 cuts C into tiles and makes the panels. */
+ * Lanes come in groups of 8, the width of the vectors that copy them; lanes without a row or
+ * column are zeros, whose products are never looked at. Section 8 makes tiles and panels. */
 
 enum { KC = 512, GROUP = 8, CHAINS = 12 }; /* KC: a multiple of 256, so that no block is cut */
 
@@ -822,10 +829,10 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
  *     A |////|    |           x   |/////////////////////|  = |  job   :  job   :   |
  *       +----+----+--             +---------------------+    +---------------------+
  *
- * For each block of C and each K-block, all threads first copy the numbers of A and B (hatched) into
- * panels, then share the tiles of C, a job of some dozens at a time, whose panels stay in the
- * caches. Each element of C is summed over the k of a K-block, ascending, and the K-blocks are added
- * in order; in which block, job, thread or place of a tile it is summed does not matter. */
+ * For each block of C and each K-block, all threads first copy the numbers of A and B (hatched)
+ * into panels, then share the tiles of C, a job of some dozens at a time, whose panels stay in the
+ * caches. In which block, job, thread or place of a tile an element of C is summed does not change
+ * the order of its sum. */
 
 enum { BLOCK_ROWS = 4032, BLOCK_COLS = 4096 }; /* of C, for all threads: panels of 20 MB */
 enum { HERE_ROWS = 84, HERE_FLOATS = (2 * HERE_ROWS + 128) * KC }; /* for one: 600 kB */
