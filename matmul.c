@@ -1,5 +1,6 @@
-/* matmul.c: y = x W^T for every storage type. The only C file with intrinsics; a reader of the
- * model may skip it: run.c needs nothing but the sentence above.
+/* matmul.c: y = x W^T for every storage type, and gemm, the products of training. The only C file
+ * with intrinsics; a reader of the model may skip it: run.c needs nothing but the first half of the
+ * sentence above, train.c the second.
  *
  * Nearly all the time of a language model goes into this one product. For a single token (decode)
  * every weight is read once and used once, so the speed is the memory's; for a prompt of n tokens
@@ -19,13 +20,19 @@
  * the level only: results are bit-equal for any number of threads and any batch, and agree between
  * levels within rounding. -ffp-contract=off keeps the compiler from fusing what the plain code
  * keeps apart.
+ * gemm: an element of C is summed over a K-block of KC = 512 k, ascending, by fused multiply-adds
+ * from 0 on, and the K-blocks are added in order, to C itself with GEMM_ADD. Bit-equal for any
+ * number of threads and any way to cut C, by gemm and gemm_here, and on all levels (plain: where
+ * the target has fused multiply-adds). GEMM_BF16: k in pairs, the odd one first.
  *
  * Two ways to multiply: the float path expands weights to float32 (exact for every type). The int8
  * path, for the types with blocks of 32, rounds x to int8 per block as well and uses integer dot
  * products: 4 times the throughput, error bounded by DESIGN 4; `exact` turns it off.
  *
- * Sections: 1 numbers, 2 dequantize, 3 quantize, 4 plain level, 5 avx512 level, 6 matmul.
- * Test: tests/test_format.c (all types, odd shapes, threads). Measure: make bench. */
+ * Levels: plain, avx512 and, in gemm alone, avx2, which takes plain's routines for the rest.
+ * Sections: 1 numbers, 2 dequantize, 3 quantize, 4 plain level, 5 avx512 level, 6 tiles of gemm,
+ * 7 matmul, 8 gemm. Test: tests/test_format.c (all types, odd shapes, threads), tests/test_gemm.c.
+ * Measure: make bench, make bench-gemm. */
 #include "opencoder.h" /* Tensor, type_info, die */
 #include <time.h>      /* timespec_get */
 #ifdef _OPENMP
@@ -33,7 +40,7 @@
 #endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_X86 1
-#include <immintrin.h> /* _mm512_* */
+#include <immintrin.h> /* _mm256_*, _mm512_* */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
 #endif
 
@@ -516,23 +523,25 @@ static bool bf16_here(void) { return __builtin_cpu_supports("avx512bf16"); }
  *
  *                          B panel: for each k the numbers of 16 columns
  *                          k=0   b b b b b b b b b b b b b b b b
- *    A panel: for          k=1   b b b b b b b b b b b b b b b b     Panels are copies, one K-block
+ *    A panel: for          k=1   b b b b b b b b b b b b b b b b     Panels are copies, a K-block
  *    each k the numbers     :                                        of KC steps deep, in which
  *    of 6 rows, 2 unused          c c c c c c c c c c c c c c c c    the next step always stands
  *    k=0 a a a a a a - -          c c c c c c c c c c c c c c c c    behind the last one: no
  *    k=1 a a a a a a - -     C += c c c c c c c c c c c c c c c c    strides, types or borders are
  *     :                           :                                  left for the tile to know.
  *
- * Lanes come in groups of 8, the width of the vectors that copy them; lanes without a row or column
- * are zeros, whose products are never looked at. Section 8 cuts C into tiles and makes the panels. */
+ * Lanes come in groups of 8, the width of the vectors that copy them; lanes without a row or
+ * column are zeros, whose products are never looked at. Section 8 makes tiles and panels. */
 
-enum { KC = 256, GROUP = 8 }; /* KC: a multiple of every block, so that blocks stay whole */
+enum { KC = 512, GROUP = 8, CHAINS = 12 }; /* KC: a multiple of 256, so that no block is cut */
 
 /* c (rows, cols) of the tile, rows `stride` apart, = or with `add` += the sum over kc steps. */
 typedef void RunTile(int kc, const float *a, const float *b, float *c, size_t stride, bool add);
 typedef struct {
     int rows, cols;
     RunTile *run; /* NULL: this level has no such tile */
+    int lanes;    /* of a vector; `chains` runs CHAINS independent sums, for matmul_peak */
+    float (*chains)(long steps);
 } Tile;
 
 /* One rounding for a b + c where the target has such an instruction; the library's fmaf is slow. */
@@ -552,20 +561,6 @@ static void tile_plain(int kc, const float *a, const float *b, float *c, size_t 
         for (int j = 0; j < 16; j++) c[j] = add ? c[j] + sum[i][j] : sum[i][j];
 }
 
-/* out[k step + l] = row_l[k] for n steps of k: a group whose lanes are rows of memory. */
-static void turn_plain(float *out, size_t step, const float *const row[GROUP], int n) {
-    for (int k = 0; k < n; k++, out += step)
-        for (int l = 0; l < GROUP; l++) out[l] = row[l][k];
-}
-
-/* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
-static void copy_plain(float *out, size_t step, const float *in, size_t in_step, int lanes, int n) {
-    for (int k = 0; k < n; k++, out += step, in += in_step)
-        for (int l = 0; l < GROUP; l++) out[l] = l < lanes ? in[l] : 0;
-}
-
-/* For matmul_peak: CHAINS independent chains of multiply-adds, in vectors of 8 numbers here. */
-enum { CHAINS = 12 };
 static float chains_plain(long steps) {
     float y[CHAINS][8], sum = 0;
     for (int i = 0; i < CHAINS * 8; i++) y[i / 8][i % 8] = (float)i;
@@ -576,163 +571,108 @@ static float chains_plain(long steps) {
     return sum;
 }
 
-#ifdef HAVE_X86
-#define AVX2   __attribute__((target("avx2,fma")))
-/* gcc keeps an array in registers only if every loop over it is written out. */
-#define UNROLL _Pragma("GCC unroll 16")
-
-AVX2 static void tile_avx2(int kc, const float *a, const float *b, float *c, size_t stride,
-                           bool add) {
-    __m256 sum[6][2];
-    UNROLL
-    for (int i = 0; i < 6; i++) sum[i][0] = sum[i][1] = _mm256_setzero_ps();
-    UNROLL
-    for (int i = 0; i < 6; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
-    for (int k = 0; k < kc; k++, a += 8, b += 16) {
-        __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
-        UNROLL
-        for (int i = 0; i < 6; i++) {
-            __m256 ai = _mm256_broadcast_ss(a + i);
-            sum[i][0] = _mm256_fmadd_ps(ai, b0, sum[i][0]);
-            sum[i][1] = _mm256_fmadd_ps(ai, b1, sum[i][1]);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < 6; i++, c += stride) UNROLL
-    for (int j = 0; j < 2; j++) {
-        __m256 s = sum[i][j];
-        _mm256_storeu_ps(c + 8 * j, add ? _mm256_add_ps(_mm256_loadu_ps(c + 8 * j), s) : s);
-    }
+/* out[k step + l] = row_l[k] for n steps of k: a group whose lanes are rows of memory. `ahead`:
+ * bytes from a row to the one that the same lane will hold next. */
+static void turn_plain(float *out, size_t step, const float *const row[GROUP], int n,
+                       size_t ahead) {
+    (void)ahead;
+    for (int k = 0; k < n; k++, out += step)
+        for (int l = 0; l < GROUP; l++) out[l] = row[l][k];
 }
 
+/* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
+static void copy_plain(float *out, size_t step, const float *in, size_t in_step, int n, int lanes) {
+    for (int k = 0; k < n; k++, out += step, in += in_step)
+        for (int l = 0; l < GROUP; l++) out[l] = l < lanes ? in[l] : 0;
+}
+
+#ifdef HAVE_X86
+#define AVX2        __attribute__((target("avx2,fma")))
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
+#define UNROLL      _Pragma("GCC unroll 16") /* gcc: without it the sums move to memory */
+
+/* The tile of R rows and two vectors, for an instruction set with vectors V of L lanes, whose names
+ * begin with P; A panels have a step of SLOTS, and one step of the loop is STEP of k. */
+#define TILE(NAME, TARGET, R, SLOTS, V, L, P, STEP, FMA)                                           \
+    TARGET static void tile_##NAME(int kc, const float *a, const float *b, float *c,               \
+                                   size_t stride, bool add) {                                      \
+        V sum[R][2];                                                                               \
+        UNROLL for (int i = 0; i < R; i++) {                                                       \
+            sum[i][0] = sum[i][1] = P##setzero_ps();                                               \
+            _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);                     \
+        }                                                                                          \
+        for (int k = 0; k < kc; k += STEP, a += SLOTS, b += 2 * L) {                               \
+            V b0 = P##loadu_ps(b), b1 = P##loadu_ps(b + L);                                        \
+            UNROLL for (int i = 0; i < R; i++) {                                                   \
+                V ai = P##set1_ps(a[i]);                                                           \
+                sum[i][0] = FMA(ai, b0, sum[i][0]);                                                \
+                sum[i][1] = FMA(ai, b1, sum[i][1]);                                                \
+            }                                                                                      \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < R; i++, c += stride) {                                          \
+            V s = sum[i][0], t = sum[i][1];                                                        \
+            P##storeu_ps(c, add ? P##add_ps(P##loadu_ps(c), s) : s);                               \
+            P##storeu_ps(c + L, add ? P##add_ps(P##loadu_ps(c + L), t) : t);                       \
+        }                                                                                          \
+    }                                                                                              \
+    TARGET static float chains_##NAME(long steps) {                                                \
+        V y[CHAINS], x = P##set1_ps(0.999f);                                                       \
+        UNROLL for (int c = 0; c < CHAINS; c++) y[c] = P##set1_ps((float)c);                       \
+        for (long s = 0; s < steps; s++)                                                           \
+            UNROLL for (int c = 0; c < CHAINS; c++) y[c] = FMA(x, x, y[c]);                        \
+        UNROLL for (int c = 1; c < CHAINS; c++) y[0] = P##add_ps(y[0], y[c]);                      \
+        float sum[L];                                                                              \
+        P##storeu_ps(sum, y[0]);                                                                   \
+        return sum[0];                                                                             \
+    }
+
+/* GEMM_BF16: a lane holds a pair of bfloat16, those of steps 2k and 2k + 1 (pair_up), and vdpbf16ps
+ * adds both products, the odd one first. It takes subnormal numbers for zero. */
+#define PAIRS(a, b, sum) _mm512_dpbf16_ps(sum, (__m512bh)(a), (__m512bh)(b))
+
+TILE(avx2, AVX2, 6, 8, __m256, 8, _mm256_, 1, _mm256_fmadd_ps)
+TILE(avx512, AVX512, 14, 16, __m512, 16, _mm512_, 1, _mm512_fmadd_ps)
+TILE(bf16, AVX512_BF16, 14, 16, __m512, 16, _mm512_, 2, PAIRS)
+
 /* 8 x 8 numbers at a time: pairs of rows, then pairs of pairs, then halves change places. */
-AVX2 static void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n) {
+AVX2 static void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n,
+                           size_t ahead) {
     int k = 0;
     for (; k + 8 <= n; k += 8, out += 8 * step) {
-        __m256 r[8], p[8]; /* r: rows in, columns out */
-        UNROLL
-        for (int l = 0; l < 8; l++) r[l] = _mm256_loadu_ps(row[l] + k);
-        UNROLL
-        for (int l = 0; l < 8; l += 2) {
-            p[l] = _mm256_unpacklo_ps(r[l], r[l + 1]);
-            p[l + 1] = _mm256_unpackhi_ps(r[l], r[l + 1]);
+        __m256 r[8], p[8];
+        UNROLL for (int l = 0; l < 8; l++) {
+            r[l] = _mm256_loadu_ps(row[l] + k);
+            _mm_prefetch((const char *)((uintptr_t)(row[l] + k) + ahead), _MM_HINT_T0);
         }
-        UNROLL
-        for (int l = 0; l < 8; l += 4) UNROLL
-        for (int h = 0; h < 2; h++) {
-            r[l + 2 * h] = _mm256_shuffle_ps(p[l + h], p[l + 2 + h], 0x44);
-            r[l + 2 * h + 1] = _mm256_shuffle_ps(p[l + h], p[l + 2 + h], 0xee);
+        UNROLL for (int l = 0; l < 8; l++) p[l] =
+            l & 1 ? _mm256_unpackhi_ps(r[l - 1], r[l]) : _mm256_unpacklo_ps(r[l], r[l + 1]);
+        UNROLL for (int l = 0; l < 8; l++) {
+            __m256 a = p[(l & 4) + l / 2 % 2], b = p[(l & 4) + l / 2 % 2 + 2];
+            r[l] = l & 1 ? _mm256_shuffle_ps(a, b, 0xee) : _mm256_shuffle_ps(a, b, 0x44);
         }
-        UNROLL
-        for (int l = 0; l < 4; l++) {
-            __m256 low = _mm256_permute2f128_ps(r[l], r[l + 4], 0x20);
-            __m256 high = _mm256_permute2f128_ps(r[l], r[l + 4], 0x31);
-            _mm256_storeu_ps(out + (size_t)l * step, low);
-            _mm256_storeu_ps(out + (size_t)(l + 4) * step, high);
+        UNROLL for (int l = 0; l < 4; l++) {
+            float *low = out + (size_t)l * step;
+            _mm256_storeu_ps(low, _mm256_permute2f128_ps(r[l], r[l + 4], 0x20));
+            _mm256_storeu_ps(low + 4 * step, _mm256_permute2f128_ps(r[l], r[l + 4], 0x31));
         }
     }
     const float *rest[GROUP];
-    UNROLL
     for (int l = 0; l < GROUP; l++) rest[l] = row[l] + k;
-    turn_plain(out, step, rest, n - k);
+    turn_plain(out, step, rest, n - k, 0);
 }
 
-AVX2 static void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int lanes,
-                           int n) {
+AVX2 static void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n,
+                           int lanes) {
     const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), number);
-    for (int k = 0; k < n; k++, out += step, in += in_step)
+    for (int k = 0; k < n; k++, out += step, in += in_step) {
+        _mm_prefetch((const char *)((uintptr_t)in + 64 * in_step), _MM_HINT_T0); /* 16 rows on */
         _mm256_storeu_ps(out, _mm256_maskload_ps(in, mask));
-}
-
-AVX2 static float chains_avx2(long steps) {
-    __m256 y[CHAINS], a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-    UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm256_set1_ps((float)c);
-    for (long s = 0; s < steps; s++) UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm256_fmadd_ps(y[c], a, b);
-    UNROLL
-    for (int c = 1; c < CHAINS; c++) y[0] = _mm256_add_ps(y[0], y[c]);
-    return _mm256_cvtss_f32(y[0]);
+    }
 }
 
 static bool avx2_here(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-
-/* The same with 28 sums of 16 lanes in 32 registers; A is spread as it is multiplied. */
-AVX512 static void tile_avx512(int kc, const float *a, const float *b, float *c, size_t stride,
-                               bool add) {
-    __m512 sum[14][2];
-    UNROLL
-    for (int i = 0; i < 14; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-    UNROLL
-    for (int i = 0; i < 14; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
-    for (int k = 0; k < kc; k++, a += 16, b += 32) {
-        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
-        UNROLL
-        for (int i = 0; i < 14; i++) {
-            __m512 ai = _mm512_set1_ps(a[i]);
-            sum[i][0] = _mm512_fmadd_ps(ai, b0, sum[i][0]);
-            sum[i][1] = _mm512_fmadd_ps(ai, b1, sum[i][1]);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < 14; i++, c += stride) UNROLL
-    for (int j = 0; j < 2; j++) {
-        __m512 s = sum[i][j];
-        _mm512_storeu_ps(c + 16 * j, add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), s) : s);
-    }
-}
-
-AVX512 static float chains_avx512(long steps) {
-    __m512 y[CHAINS], a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-    UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_set1_ps((float)c);
-    for (long s = 0; s < steps; s++) UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_fmadd_ps(y[c], a, b);
-    UNROLL
-    for (int c = 1; c < CHAINS; c++) y[0] = _mm512_add_ps(y[0], y[c]);
-    return _mm512_cvtss_f32(y[0]);
-}
-
-/* GEMM_BF16: a lane holds a pair of bfloat16, those of steps 2k and 2k + 1 (pair_up), and vdpbf16ps
- * adds both products, the odd one first. It takes subnormal numbers for zero. */
-#define AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
-
-AVX512_BF16 static void tile_bf16(int kc, const float *a, const float *b, float *c, size_t stride,
-                                  bool add) {
-    __m512 sum[14][2];
-    UNROLL
-    for (int i = 0; i < 14; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-    UNROLL
-    for (int i = 0; i < 14; i++) _mm_prefetch((const char *)(c + (size_t)i * stride), _MM_HINT_T0);
-    for (int k = 0; k < kc; k += 2, a += 16, b += 32) {
-        __m512bh b0 = (__m512bh)_mm512_loadu_ps(b), b1 = (__m512bh)_mm512_loadu_ps(b + 16);
-        UNROLL
-        for (int i = 0; i < 14; i++) {
-            __m512bh ai = (__m512bh)_mm512_set1_ps(a[i]);
-            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], ai, b0);
-            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], ai, b1);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < 14; i++, c += stride) UNROLL
-    for (int j = 0; j < 2; j++) {
-        __m512 s = sum[i][j];
-        _mm512_storeu_ps(c + 16 * j, add ? _mm512_add_ps(_mm512_loadu_ps(c + 16 * j), s) : s);
-    }
-}
-
-AVX512_BF16 static float chains_bf16(long steps) {
-    __m512 y[CHAINS], one = _mm512_castsi512_ps(_mm512_set1_epi32(0x3f80));
-    UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_set1_ps((float)c);
-    for (long s = 0; s < steps; s++) UNROLL
-    for (int c = 0; c < CHAINS; c++) y[c] = _mm512_dpbf16_ps(y[c], (__m512bh)one, (__m512bh)one);
-    UNROLL
-    for (int c = 1; c < CHAINS; c++) y[0] = _mm512_add_ps(y[0], y[c]);
-    return _mm512_cvtss_f32(y[0]);
 }
 #endif
 
@@ -751,10 +691,8 @@ typedef struct {
     /* gemm */
     Tile tile, bf16;
     bool (*bf16_here)(void);
-    void (*turn)(float *out, size_t step, const float *const row[GROUP], int n);
-    void (*copy)(float *out, size_t step, const float *in, size_t in_step, int lanes, int n);
-    int lanes; /* of the chains */
-    float (*chains)(long steps), (*bf16_chains)(long steps);
+    void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+    void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
 } Level;
 
 static const Level levels[] = { /* best first */
@@ -764,41 +702,32 @@ static const Level levels[] = { /* best first */
                                   true,
                                   float_group_avx512,
                                   int8_group_avx512,
-                                  { 14, 32, tile_avx512 },
-                                  { 14, 32, tile_bf16 },
+                                  { 14, 32, tile_avx512, 16, chains_avx512 },
+                                  { 14, 32, tile_bf16, 16, chains_bf16 },
                                   bf16_here,
                                   turn_avx2,
-                                  copy_avx2,
-                                  16,
-                                  chains_avx512,
-                                  chains_bf16 },
+                                  copy_avx2 },
                                 { "avx2",
                                   avx2_here,
                                   false,
                                   float_group_plain,
                                   int8_group_plain,
-                                  { 6, 16, tile_avx2 },
-                                  { 0, 0, NULL },
+                                  { 6, 16, tile_avx2, 8, chains_avx2 },
+                                  { 0 },
                                   NULL,
                                   turn_avx2,
-                                  copy_avx2,
-                                  8,
-                                  chains_avx2,
-                                  NULL },
+                                  copy_avx2 },
 #endif
                                 { "plain",
                                   plain_here,
                                   false,
                                   float_group_plain,
                                   int8_group_plain,
-                                  { 4, 16, tile_plain },
-                                  { 0, 0, NULL },
+                                  { 4, 16, tile_plain, 8, chains_plain },
+                                  { 0 },
                                   NULL,
                                   turn_plain,
-                                  copy_plain,
-                                  8,
-                                  chains_plain,
-                                  NULL }
+                                  copy_plain }
 };
 /* The one in use. Atomic, because gemm_here may be the first to ask for it, on several threads. */
 static const Level *_Atomic level;
@@ -895,21 +824,20 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
 /* ------------------------------------------------------------------------------------------------
  * 8. gemm: cuts C into blocks and tiles, and makes the panels
  *
- * For each block of C and each K-block, all threads first copy the panels of A and B that it needs,
- * then share its tiles, a few dozen at a time so that their panels stay in the caches:
+ *        K-blocks: KC of k         B: a block of columns      C: a block
+ *       +----+----+--             +---------------------+    +---------------------+
+ *     A |////|    |           x   |/////////////////////|  = |  job   :  job   :   |
+ *       +----+----+--             +---------------------+    +---------------------+
  *
- *       K-block: KC of k           block of C
- *      +----+----+--               +---------------------+     pack: a unit of lanes is a job
- *    A |    |    |  ..    x B  =   |  job   :  job   :   |     tiles: rows x cols of C are a job
- *      +----+----+--               +---------------------+
- *
- * An element's sum goes through the steps of a K-block, then over K-blocks; which block, job or
- * thread it falls to, or where it lies in a tile, does not matter. */
+ * For each block of C and each K-block, all threads first copy the numbers of A and B (hatched)
+ * into panels, then share the tiles of C, a job of some dozens at a time, whose panels stay in the
+ * caches. In which block, job, thread or place of a tile an element of C is summed does not change
+ * the order of its sum. */
 
-enum { BLOCK_ROWS = 4032, BLOCK_COLS = 4096 }; /* panels of 10 MB */
-enum { HERE_ROWS = 126, HERE_COLS = 128 }; /* of one thread on its own; more cols if k is small */
-enum { HERE_FLOATS = (2 * HERE_ROWS + HERE_COLS) * KC };
-enum { WIDEST = 512 }; /* a stored unit of 256 lanes touches two blocks of 256 at most */
+enum { BLOCK_ROWS = 4032, BLOCK_COLS = 4096 }; /* of C, for all threads: panels of 20 MB */
+enum { HERE_ROWS = 84, HERE_FLOATS = (2 * HERE_ROWS + 128) * KC }; /* for one: 600 kB */
+enum { JOB_ROWS = 126, JOB_COLS = 128, UNIT = 128 };               /* UNIT: lanes copied as a job */
+enum { STORED_UNIT = 256, WIDEST = 512 }; /* 256 lanes touch two blocks of 256 at most */
 
 /* A, its rows as lanes, or B, its columns: element (lane, k) at data[lane * lane_step + k * step],
  * or in `stored`. A panel holds `width` lanes in `slots` places. */
@@ -918,7 +846,7 @@ typedef struct {
     size_t lane_step, step;
     const Tensor *stored;
     bool rows; /* a lane is a row of memory: its numbers are neighbours */
-    int lanes, width, slots, unit;
+    int width, slots, unit;
     int from, count; /* lanes of the block in work ... */
     float *panels;   /* ... and their copies */
 } Operand;
@@ -928,16 +856,15 @@ typedef struct {
     Tile tile;
     float *c;
     size_t stride;
-    int k0, kc; /* the K-block in work */
+    int k0, kc, job_rows; /* the K-block in work; how many rows of C are a job */
     bool add, pairs;
-    int job_rows, job_cols;
 } Product;
 
 static int at_most(int n, int limit) { return n < limit ? n : limit; }
 static int pieces(int n, int size) { return (n + size - 1) / size; }
 
-static Operand operand(Matrix m, bool lanes_are_rows, int lanes, int width) {
-    Operand o = { .lanes = lanes, .width = width, .slots = pieces(width, GROUP) * GROUP };
+static Operand operand(Matrix m, bool lanes_are_rows, int width) {
+    Operand o = { .width = width, .slots = pieces(width, GROUP) * GROUP };
     if (m.stored && m.stored->type == T_F32) { /* aligned in the file: see matmul */
         m.data = (const float *)(const void *)m.stored->data;
         m.row = m.transposed ? 1 : (size_t)m.stored->cols;
@@ -949,7 +876,7 @@ static Operand operand(Matrix m, bool lanes_are_rows, int lanes, int width) {
     o.lane_step = lanes_are_rows ? m.row : m.col;
     o.step = lanes_are_rows ? m.col : m.row;
     o.rows = m.stored ? lanes_are_rows != m.transposed : o.step == 1;
-    o.unit = (m.stored ? 256 : 64) / width * width;
+    o.unit = (m.stored ? STORED_UNIT : UNIT) / width * width;
     return o;
 }
 
@@ -960,20 +887,20 @@ static void stored_row(float *out, const Tensor *t, int row, int from, int n) {
 }
 
 /* One panel, whose lanes are rows of memory. */
-static void pack_rows(const Operand *o, float *panel, int first, int k0, int kc) {
+static void pack_rows(const Operand *o, float *panel, int first, int count, int k0, int kc) {
     static const float zeros[KC];
     float unpacked[GROUP][KC];
-    int end = at_most(first + o->width, o->from + o->count);
+    size_t ahead = o->stored ? 0 : GROUP * o->lane_step * sizeof(float);
     for (int s = 0; s < o->slots; s += GROUP) {
         const float *row[GROUP];
         for (int l = 0; l < GROUP; l++) {
             int lane = first + s + l;
             row[l] = zeros;
-            if (lane >= end) continue;
+            if (s + l >= count) continue;
             if (o->stored) stored_row(unpacked[l], o->stored, lane, k0, kc);
             row[l] = o->stored ? unpacked[l] : o->data + (size_t)lane * o->lane_step + k0;
         }
-        level->turn(panel + s, (size_t)o->slots, row, kc);
+        level->turn(panel + s, (size_t)o->slots, row, kc, ahead);
     }
 }
 
@@ -982,23 +909,20 @@ static void pack_columns(const Operand *o, float *panels, int first, int count, 
     float unpacked[8][WIDEST];
     for (int k = 0; k < kc; k += 8) {
         int n = at_most(8, kc - k);
-        const float *in = o->data + (size_t)(k0 + k) * o->step + first;
-        size_t in_step = o->step;
+        const float *in = o->stored ? NULL : o->data + (size_t)(k0 + k) * o->step + first;
         if (o->stored) {
             int block = type_info(o->stored->type)->block, from = first / block * block;
             int width = pieces(first + count - from, block) * block;
             for (int i = 0; i < n; i++) stored_row(unpacked[i], o->stored, k0 + k + i, from, width);
             in = unpacked[0] + (first - from);
-            in_step = WIDEST;
         }
-        for (int l = 0; l < count; l += o->width) {
-            float *out = panels + (size_t)(l / o->width * kc + k) * (size_t)o->slots;
+        for (int l = 0; l < count; l += o->width)
             for (int s = 0; s < o->slots; s += GROUP) {
+                float *out = panels + (size_t)(l / o->width * kc + k) * (size_t)o->slots + s;
                 int lanes = at_most(o->width, count - l) - s;
-                if (lanes < 0) lanes = 0;
-                level->copy(out + s, (size_t)o->slots, lanes ? in + l + s : in, in_step, lanes, n);
+                level->copy(out, (size_t)o->slots, lanes > 0 ? in + l + s : in,
+                            o->stored ? WIDEST : o->step, n, lanes);
             }
-        }
     }
 }
 
@@ -1020,9 +944,10 @@ static void pack_job(const Product *p, int job) {
     size_t panel = (size_t)o->slots * (size_t)p->kc;
     int first = unit * o->unit, count = at_most(o->unit, o->count - first);
     float *panels = o->panels + (size_t)(first / o->width) * panel;
-    if (!o->rows) pack_columns(o, panels, o->from + first, count, p->k0, p->kc);
+    first += o->from;
+    if (!o->rows) pack_columns(o, panels, first, count, p->k0, p->kc);
     for (int l = 0; l < count; l += o->width, panels += panel) {
-        if (o->rows) pack_rows(o, panels, o->from + first + l, p->k0, p->kc);
+        if (o->rows) pack_rows(o, panels, first + l, at_most(o->width, count - l), p->k0, p->kc);
         if (p->pairs) pair_up(panels, o->slots, p->kc);
     }
 }
@@ -1039,7 +964,7 @@ static void one_tile(const Product *p, int i, int j) {
         p->tile.run(p->kc, a, b, c, p->stride, p->add);
         return;
     }
-    float whole[16 * 32];
+    float whole[14 * 32];
     p->tile.run(p->kc, a, b, whole, (size_t)cols, false);
     for (int r = 0; r < m; r++, c += p->stride)
         for (int q = 0; q < n; q++)
@@ -1047,9 +972,9 @@ static void one_tile(const Product *p, int i, int j) {
 }
 
 static void tile_job(const Product *p, int job) {
-    int across = pieces(p->b.count, p->job_cols);
-    int i0 = job / across * p->job_rows, j0 = job % across * p->job_cols;
-    int i1 = at_most(i0 + p->job_rows, p->a.count), j1 = at_most(j0 + p->job_cols, p->b.count);
+    int across = pieces(p->b.count, JOB_COLS);
+    int i0 = job / across * p->job_rows, j0 = job % across * JOB_COLS;
+    int i1 = at_most(i0 + p->job_rows, p->a.count), j1 = at_most(j0 + JOB_COLS, p->b.count);
     for (int i = i0; i < i1; i += p->tile.rows)
         for (int j = j0; j < j1; j += p->tile.cols) one_tile(p, i, j);
 }
@@ -1063,65 +988,54 @@ static void run_jobs(const Product *p, void (*job)(const Product *, int), int n,
     for (int i = 0; i < n; i++) job(p, i);
 }
 
-/* One K-block of one block of C. */
+/* One K-block of one block of C, in jobs of fewer rows where there are more threads than work. */
 static void block_product(Product *p, bool share) {
-    int threads = share ? thread_count() : 1;
+    int across = pieces(p->b.count, JOB_COLS), enough = share ? 4 * thread_count() : 1;
     run_jobs(p, pack_job, pieces(p->a.count, p->a.unit) + pieces(p->b.count, p->b.unit), share);
-    p->job_cols = 65536 / KC; /* with KC deep panels: 256 KB of B */
-    p->job_rows = 126 / p->tile.rows * p->tile.rows;
-    int across = pieces(p->b.count, p->job_cols);
-    while (p->job_rows > p->tile.rows && across * pieces(p->a.count, p->job_rows) < 4 * threads)
-        p->job_rows = pieces(p->job_rows / p->tile.rows, 2) * p->tile.rows;
+    int tiles = JOB_ROWS / p->tile.rows;
+    while (tiles > 1 && across * pieces(p->a.count, tiles * p->tile.rows) < enough) tiles /= 2;
+    p->job_rows = tiles * p->tile.rows;
     run_jobs(p, tile_job, across * pieces(p->a.count, p->job_rows), share);
-}
-
-static void product(Product *p, int m, int n, int k, bool share) {
-    static _Thread_local float own[HERE_FLOATS] __attribute__((aligned(64)));
-    int deep = k < 1 ? 1 : at_most(k, KC), rows = at_most(m, share ? BLOCK_ROWS : HERE_ROWS);
-    int slots = pieces(rows, p->a.width) * p->a.slots;
-    int cols = at_most(n, share ? BLOCK_COLS : (HERE_FLOATS / deep - slots) / 32 * 32);
-    size_t floats = (size_t)(slots + pieces(cols, p->b.width) * p->b.slots) * (size_t)deep;
-    bool add = p->add;
-    p->a.panels = share ? scratch(3, floats * 4) : own;
-    p->b.panels = p->a.panels + (size_t)slots * (size_t)deep;
-    for (p->b.from = 0; p->b.from < n; p->b.from += cols)
-        for (p->a.from = 0; p->a.from < m; p->a.from += rows) {
-            p->b.count = at_most(cols, n - p->b.from);
-            p->a.count = at_most(rows, m - p->a.from);
-            p->k0 = 0;
-            do { /* once even if there is nothing to sum: C = 0 */
-                p->kc = at_most(KC, k - p->k0);
-                p->add = add || p->k0;
-                block_product(p, share);
-            } while ((p->k0 += KC) < k);
-        }
 }
 
 bool gemm_has_bf16(void) {
     if (!level) matmul_choose(NULL);
-    return level->bf16.run && level->bf16_here();
+    return level->bf16_here && level->bf16_here();
 }
 
-static Product product_of(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int flags) {
-    bool pairs = flags & GEMM_BF16 && gemm_has_bf16();
+static void product(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags,
+                    bool share) {
+    static _Thread_local _Alignas(64) float own[HERE_FLOATS];
+    const bool pairs = flags & GEMM_BF16 && gemm_has_bf16();
     if (!level) matmul_choose(NULL);
-    Product p = { .tile = pairs ? level->bf16 : level->tile,
-                  .c = c,
-                  .stride = stride,
-                  .add = flags & GEMM_ADD,
-                  .pairs = pairs };
-    p.a = operand(a, true, m, p.tile.rows);
-    p.b = operand(b, false, n, p.tile.cols);
-    return p;
+    Product p = { .c = c, .stride = stride, .pairs = pairs };
+    p.tile = pairs ? level->bf16 : level->tile;
+    p.a = operand(a, true, p.tile.rows);
+    p.b = operand(b, false, p.tile.cols);
+    const int deep = k < 1 ? 1 : at_most(k, KC), rows = at_most(m, share ? BLOCK_ROWS : HERE_ROWS);
+    const int slots = pieces(rows, p.a.width) * p.a.slots;
+    const int cols = at_most(n, share ? BLOCK_COLS : (HERE_FLOATS / deep - slots) / 32 * 32);
+    const int b_slots = pieces(cols, p.b.width) * p.b.slots;
+    p.a.panels = share ? scratch(3, (size_t)(slots + b_slots) * (size_t)deep * 4) : own;
+    p.b.panels = p.a.panels + (size_t)slots * (size_t)deep;
+    for (p.b.from = 0; p.b.from < n; p.b.from += cols)
+        for (p.a.from = 0; p.a.from < m; p.a.from += rows) {
+            p.b.count = at_most(cols, n - p.b.from);
+            p.a.count = at_most(rows, m - p.a.from);
+            p.k0 = 0;
+            do { /* once even if there is nothing to sum: C = 0 */
+                p.kc = at_most(KC, k - p.k0);
+                p.add = flags & GEMM_ADD || p.k0;
+                block_product(&p, share);
+            } while ((p.k0 += KC) < k);
+        }
 }
 
 void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags) {
-    Product p = product_of(c, stride, a, b, m, n, flags);
-    product(&p, m, n, k, true);
+    product(c, stride, a, b, m, n, k, flags, true);
 }
 void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags) {
-    Product p = product_of(c, stride, a, b, m, n, flags);
-    product(&p, m, n, k, false);
+    product(c, stride, a, b, m, n, k, flags, false);
 }
 
 static double seconds(void) {
@@ -1130,20 +1044,21 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* GFLOP/s of all threads when each keeps its chains of multiply-adds busy: the best of rounds of a
- * few milliseconds, for a tenth of a second. */
+/* Rounds of a few milliseconds, for a tenth of a second; the best counts, because other programs
+ * can only make them slower. */
 double matmul_peak(bool bf16) {
-    bool pairs = bf16 && gemm_has_bf16();
+    const bool pairs = bf16 && gemm_has_bf16();
     if (!level) matmul_choose(NULL);
+    const Tile *t = pairs ? &level->bf16 : &level->tile;
     const long steps = 400000;
-    double best = 0, begun = seconds(), flops = (pairs ? 4.0 : 2.0) * CHAINS * level->lanes;
+    double best = 0, begun = seconds(), flops = (pairs ? 4.0 : 2.0) * CHAINS * t->lanes;
     do {
         double start = seconds();
         float sum = 0;
 #pragma omp parallel reduction(+ : sum)
-        sum += pairs ? level->bf16_chains(steps) : level->chains(steps);
-        double rate = sum > 0 ? flops * (double)steps * thread_count() / (seconds() - start) : 0;
-        if (rate > best) best = rate;
+        sum += t->chains(steps);
+        double taken = seconds() - start;
+        if (sum > 0) best = fmax(best, flops * (double)steps * thread_count() / taken);
     } while (seconds() - begun < 0.1);
     return best * 1e-9;
 }

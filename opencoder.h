@@ -573,10 +573,11 @@ typedef struct {
 } Matrix;
 
 enum { GEMM_ADD = 1, GEMM_BF16 = 2 };
-/* C (m, n), rows `stride` floats apart, = A (m, k) B (k, n), or += with GEMM_ADD. GEMM_BF16 rounds A
- * and B to bfloat16 where the CPU multiplies those faster. Each element of C is summed over k in one
- * fixed order, whatever m, n and the number of threads. gemm shares the work among all threads;
- * gemm_here is for callers that are one of many threads already. */
+/* C (m, n), rows `stride` floats apart, = A (m, k) B (k, n), or += with GEMM_ADD. GEMM_BF16 rounds
+ * A and B to bfloat16 where the CPU multiplies those faster, and is ignored elsewhere. Each element
+ * of C is summed over k in one fixed order, whatever m, n and the number of threads. gemm shares
+ * the work among all threads; gemm_here is for callers that are one of many threads already. A
+ * stored operand takes part with all its rows and columns. */
 void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
 void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
 bool gemm_has_bf16(void);      /* does GEMM_BF16 change anything here? */

@@ -157,13 +157,16 @@ static bool same_rows(const Case *s, const float *want, int from, int to) {
 static bool same_columns(const Case *s, const float *want, int from, int to) {
     Case part = *s;
     bool equal = true;
+    size_t n = (size_t)s->m * s->stride;
     part.b.data += (size_t)from * s->b.col;
-    part.start += from;
+    part.start = xcalloc(n, sizeof(float), "C");
     part.n = to - from;
+    memcpy(part.start, s->start + from, (n - (size_t)from) * sizeof(float));
     float *c = result(&part, true);
-    for (int i = 0; i < s->m; i++)
-        equal &= !memcmp(c + (size_t)i * s->stride, want + (size_t)i * s->stride + from,
+    for (size_t i = 0; i < (size_t)s->m; i++)
+        equal &= !memcmp(c + i * s->stride, want + i * s->stride + from,
                          (size_t)(to - from) * sizeof *c);
+    free(part.start);
     free(c);
     return equal;
 }
