@@ -18,7 +18,9 @@ CFLAGS ?= -O3 -march=native
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
-FLAGS := -std=c11 -ffp-contract=off -Wall -Wextra -Wshadow -Wpedantic
+# No errno, no traps: lets gcc turn sqrtf and selections into vector code, and changes no result.
+FLAGS := -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math \
+         -Wall -Wextra -Wshadow -Wpedantic
 ifeq ($(CI),true)
 FLAGS += -Werror
 endif
@@ -42,7 +44,7 @@ tokenizer_main := tokenizer
 tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
 convert_parts := $(EXPORT) matmul tokenizer
-test_parts := run matmul tokenizer
+test_parts := run train matmul tokenizer
 
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
@@ -67,6 +69,9 @@ $(1)/lib/%.o: %.c $(1)/flags
 	@mkdir -p $$(@D)
 	$$(CC) $$(FLAGS) $(3) -DOC_LIBRARY -MMD -MP -c -o $$@ $$<
 $(1)/tests/test_%: $(1)/tests/test_%.o $(test_parts:%=$(1)/lib/%.o)
+	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
+# Includes train.c, for its static functions.
+$(1)/tests/test_ops: $(1)/tests/test_ops.o $(patsubst %,$(1)/lib/%.o,$(filter-out train,$(test_parts)))
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
 # Holds the command line, so that other flags or another compiler rebuild everything.
 $(1)/flags: FORCE
