@@ -86,7 +86,8 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench fixtures mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-train fixtures mutants clean \
+        FORCE
 .SECONDARY:
 FORCE:
 
@@ -126,6 +127,12 @@ build/machine: bench/machine.c build/flags
 
 bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
+
+build/bench_train: build/bench/train_step.o build/lib/train.o build/lib/matmul.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
+	$(PYTHON) bench/train.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py
