@@ -91,12 +91,8 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-<<<<<<< HEAD
-.PHONY: all help deps test test-long asan check format bench bench-gemm fixtures mutants clean FORCE
-=======
-.PHONY: all help deps test test-long asan check format bench bench-train fixtures mutants clean \
-        FORCE
->>>>>>> h-ref
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train fixtures \
+        mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -137,19 +133,17 @@ build/machine: bench/machine.c build/flags
 bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
 
-<<<<<<< HEAD
 build/bench_gemm: build/bench/gemm.o build/lib/matmul.o
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
-=======
+
 build/bench_train: build/bench/train_step.o build/lib/train.o build/lib/matmul.o
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py
->>>>>>> h-ref
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py
