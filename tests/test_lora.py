@@ -54,7 +54,7 @@ def check_same(name, got, want, tolerance=1e-4):
     """The same tokens and, within the tolerance, the same log probabilities."""
     got, want = numbers(got), numbers(want)
     apart = max((abs(x - y) for a, b in zip(got, want) for x, y in zip(a, b)), default=1)
-    check(name, len(got) == len(want) == 24 and apart < tolerance,
+    check(name, len(got) == len(want) >= 12 and apart < tolerance,
           f"{len(got)} and {len(want)} tokens, apart by {apart:.2g}, expected {tolerance}")
 
 
@@ -113,10 +113,9 @@ def test_definition(model, linear):
     double = save("double", adapter(linear, lambda name: 1 + len(name) % 4, 2 * ALPHA))
     check_equal("twice alpha is twice the scale", said(model, "--lora", double),
                 said(model, "--lora", lora, "--lora-scale", 2))
-    for threads in 1, 2, 3:
-        for batch in 1, 7, 64:
-            check_equal(f"{threads} threads, batches of {batch}",
-                        said(model, "--lora", lora, "-j", threads, "-b", batch), tuned)
+    for threads, batch in (1, 64), (2, 1), (2, 7), (3, 7), (7, 64):
+        check_equal(f"{threads} threads, batches of {batch}",
+                    said(model, "--lora", lora, "-j", threads, "-b", batch), tuned)
 
 
 def test_forms(model, linear):
@@ -265,7 +264,7 @@ def test_refusals(linear):
     refused("a damaged header", wrong, "CRC32C")
     whole = adapter(some, 2).build()
     refused("a damaged number", whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:], "CRC32C")
-    for n in range(0, len(whole), max(1, len(whole) // 12)):
+    for n in range(0, len(whole), max(1, len(whole) // 8)):
         refused(f"cut to {n} bytes", whole[:n], path("bad"))
 
 
@@ -311,7 +310,9 @@ def test_lines(model, linear):
     huge = adapter(some)
     for i in range(len(huge.tensors)):
         huge.tensors[i][3] = floats([3e38] * (len(huge.tensors[i][3]) // 4))
-    done = start(program("convert"), path("model"), path("out"), "--lora", save("huge", huge))
+    check_equal("scale 0 does not even look at it", said(path("model"), "--lora", save(
+        "huge", huge), "--lora-scale", 0), said(path("model")))
+    done = start(program("convert"), path("model"), path("out"), "--lora", path("huge"))
     check("a sum that is not finite", done.returncode == 1 and b"attn_q" in done.stderr and
           b"finite" in done.stderr and not os.path.exists(path("out")), short(done.stderr))
 
