@@ -137,6 +137,9 @@ def test_order():
     want = ids(read_text(long))
     check("a long file is one document", len(read_text(long)) > 3 << 19 and
           read(pack(long, "-j", 3)[0])[1] == [*want, END])
+    lines_only = place("lines.txt", "x" + "return\n" * 170000)  # 2^20 is inside of a word
+    check("it is cut between words only", read(pack(lines_only)[0])[1] ==
+          [*ids(read_text(lines_only)), END])
 
 
 def test_many_words():
