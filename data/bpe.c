@@ -145,58 +145,74 @@ static void touch(Learner *l, uint32_t id) {
     l->touched[l->n_touched++] = id;
 }
 
-/* Counts the pairs (i, i + 1), from <= i < to, of a row of symbols, or takes them away again. */
-static void count_pairs(Learner *l, uint32_t word, const uint32_t *row, int from, int to,
-                        bool add) {
+/* Counts the pair that opens a row of symbols of `word`, or takes it away again. */
+static void count_pair(Learner *l, uint32_t word, const uint32_t *row, bool add) {
     uint64_t count = l->word[word].count;
-    for (int i = from; i < to; i++) {
-        uint32_t id = joined(l, row[i], row[i + 1]);
-        if (id == NONE) continue;
-        Symbol *s = &l->symbol[id];
-        s->count += add ? count : -count;
-        if (!add) continue;
-        touch(l, id);
-        if (s->n_where && s->where[s->n_where - 1] == word) continue;
-        if (s->n_where == s->cap) {
-            s->cap = s->cap * 2 + 4;
-            s->where = xrealloc(s->where, s->cap, sizeof *s->where, "places of pairs");
-        }
-        s->where[s->n_where++] = word;
+    uint32_t id = joined(l, row[0], row[1]);
+    if (id == NONE) return;
+    Symbol *s = &l->symbol[id];
+    s->count += add ? count : -count;
+    if (!add) return;
+    touch(l, id);
+    if (s->n_where && s->where[s->n_where - 1] == word) return;
+    if (s->n_where == s->cap) {
+        s->cap = s->cap * 2 + 4;
+        s->where = xrealloc(s->where, s->cap, sizeof *s->where, "places of pairs");
     }
+    s->where[s->n_where++] = word;
+}
+
+/* The rank of the piece that two neighbours make, NONE where they make none. */
+static uint32_t rank_of(Learner *l, const uint32_t *row) {
+    uint32_t id = joined(l, row[0], row[1]);
+    return id == NONE ? NONE : l->symbol[id].rank;
+}
+
+static uint32_t chars_of(const Learner *l, uint32_t id) { /* NONE is one character too */
+    return id == NONE ? 1 : l->symbol[id].chars;
 }
 
 /* Joins as the encoder does: of all neighbours that make a piece those with the lowest rank, the
- * leftmost of equals, until none are left. Returns the new length. */
-static int settle(Learner *l, uint32_t *row, int n) {
+ * leftmost of equals, until none are left. Before piece number `id` was made there were none, so at
+ * first only it can be. Returns the new length. */
+static int settle(Learner *l, uint32_t *row, int n, uint32_t id) {
+    uint32_t rank[LONGEST_WORD]; /* of row[i] and row[i + 1] together; the last has none */
+    uint32_t chars = l->symbol[id].chars;
+    for (int i = 0; i < n; i++) {
+        bool fits = i + 1 < n && chars_of(l, row[i]) + chars_of(l, row[i + 1]) == chars;
+        rank[i] = fits ? rank_of(l, row + i) : NONE;
+    }
     for (;;) {
-        uint32_t best = NONE, rank = NONE;
         int at = 0;
-        for (int i = 0; i + 1 < n; i++) {
-            uint32_t id = joined(l, row[i], row[i + 1]);
-            if (id == NONE || l->symbol[id].rank >= rank) continue;
-            best = id;
-            rank = l->symbol[id].rank;
-            at = i;
-        }
-        if (best == NONE) return n;
-        row[at] = best;
+        for (int i = 1; i < n; i++)
+            if (rank[i] < rank[at]) at = i;
+        if (rank[at] == NONE) return n;
+        row[at] = l->made[rank[at]];
         n--;
         memmove(row + at + 1, row + at + 2, (size_t)(n - at - 1) * sizeof *row);
+        memmove(rank + at + 1, rank + at + 2, (size_t)(n - at - 1) * sizeof *rank);
+        rank[at] = at + 1 < n ? rank_of(l, row + at) : NONE;
+        if (at) rank[at - 1] = rank_of(l, row + at - 1);
     }
 }
 
-/* Joins in one word, and counts the pairs that came and went. */
-static void join_in_word(Learner *l, uint32_t word) {
-    uint32_t old[LONGEST_WORD], *row = l->chain + l->word[word].at;
-    int n_old = (int)l->word[word].n, same = 0, end = 0;
+/* Joins in one word, and counts the pairs that came and went. Both rows are gone through side by
+ * side, at character `from` of the word in the old one and `to` in the new one: a pair that stands
+ * in both at the same place has not changed. */
+static void join_in_word(Learner *l, uint32_t word, uint32_t id) {
+    uint32_t old[LONGEST_WORD], *row = l->chain + l->word[word].at, from = 0, to = 0;
+    int n_old = (int)l->word[word].n, i = 0, k = 0;
     memcpy(old, row, (size_t)n_old * sizeof *row);
-    int n = settle(l, row, n_old);
+    int n = settle(l, row, n_old, id);
     if (n == n_old) return;
-    while (same < n && row[same] == old[same]) same++;
-    while (end < n - same && row[n - 1 - end] == old[n_old - 1 - end]) end++;
-    int from = same ? same - 1 : 0; /* pairs from here to those inside of the common end change */
-    count_pairs(l, word, old, from, end ? n_old - end : n_old - 1, false);
-    count_pairs(l, word, row, from, end ? n - end : n - 1, true);
+    while (i + 1 < n_old || k + 1 < n) {
+        bool in_old = i + 1 < n_old, in_new = k + 1 < n;
+        bool same = in_old && in_new && from == to && old[i] == row[k] && old[i + 1] == row[k + 1];
+        bool first = in_old && (from <= to || !in_new); /* the pair of the old row comes first */
+        if (!same) count_pair(l, word, first ? old + i : row + k, !first);
+        if (same || first) from += chars_of(l, old[i++]);
+        if (same || !first) to += chars_of(l, row[k++]);
+    }
     l->word[word].n = (uint32_t)n;
 }
 
@@ -207,7 +223,8 @@ void bpe_learn(Learner *l, uint32_t n) {
     grow_pairs(l);
     l->made = xcalloc(n, sizeof *l->made, "pieces");
     for (uint32_t w = 0; w < l->n_words; w++)
-        count_pairs(l, w, l->chain + l->word[w].at, 0, (int)l->word[w].n - 1, true);
+        for (uint32_t i = 0; i + 1 < l->word[w].n; i++)
+            count_pair(l, w, l->chain + l->word[w].at + i, true);
     push_touched(l);
     while (l->n_made < n && (id = best_pair(l)) != NONE) {
         uint32_t *where = l->symbol[id].where, n_where = l->symbol[id].n_where;
@@ -215,7 +232,7 @@ void bpe_learn(Learner *l, uint32_t n) {
         l->symbol[id].where = NULL;
         l->symbol[id].n_where = l->symbol[id].cap = 0;
         l->made[l->n_made++] = id;
-        for (uint32_t i = 0; i < n_where; i++) join_in_word(l, where[i]);
+        for (uint32_t i = 0; i < n_where; i++) join_in_word(l, where[i], id);
         free(where);
         push_touched(l);
         if (shown && (l->n_made % 64 == 0 || l->n_made == n))

@@ -396,10 +396,13 @@ int vocab_pack_main(int argc, char **argv) {
     if (!n) die_usage("pack: no input given, expected files or directories");
     if (!opt.out) die_usage("pack: no -o, expected the file to write");
     if (!opt.tokenizer) die_usage("pack: no --tokenizer, expected a GGUF file");
+    if (same_file(opt.out, opt.tokenizer))
+        die_usage("%s: is --tokenizer and to be written, expected another name", opt.out);
     model_open_vocab(&m, opt.tokenizer);
     Tokenizer *t = tokenizer_new(&m.vocab, &e);
     if (!t) die("%s: %s", m.path, e.text);
     texts_open(&x, path, n);
+    texts_protect(&x, opt.out);
     prepare(&p, &m, t, choose_kind(&x));
     if (!opt.no_shuffle) shuffle(&x, (uint64_t)opt.seed);
     ShardHeader *h = &o.shard.head;

@@ -111,7 +111,6 @@ static void add_file(Texts *x, const char *path, size_t size) {
         texts_skip(x, path, 0, e.text);
         return;
     }
-    x->n_files_read++;
     f.path = strdup(path);
     if (!f.path) die("%s: out of memory for its name", path);
     x->file = (TextFile *)grow(x->file, x->n_files, sizeof f, "files");
@@ -164,6 +163,18 @@ void texts_open(Texts *x, const char **path, int n) {
     for (int i = 0; i < n; i++) add_path(x, path[i], false);
 }
 
+bool same_file(const char *a, const char *b) {
+    struct stat s, t;
+    return !stat(a, &s) && !stat(b, &t) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+void texts_protect(const Texts *x, const char *out) {
+    if (access(out, F_OK)) return;
+    for (size_t i = 0; i < x->n_files; i++)
+        if (same_file(x->file[i].path, out))
+            die_usage("%s: is read and to be written, expected another name", out);
+}
+
 void texts_close(Texts *x) {
     for (size_t i = 0; i < x->n_files; i++) {
         unmap_file(&x->file[i].map);
@@ -199,7 +210,7 @@ size_t texts_batch(Texts *x, Part *part, size_t bytes, bool cut) {
         const char *s = (const char *)f->map.data + d->at;
         uint64_t from = x->from, end = d->n;
         if (cut && !f->lines && end - from > PART_BYTES) end = safe_cut(s, end, from + PART_BYTES);
-        part[n++] = (Part){ d, { s + from, end - from }, from == 0, end == d->n };
+        part[n++] = (Part){ d, { s + from, end - from }, end == d->n };
         total += end - from;
         x->from = end == d->n ? 0 : end;
         x->next += end == d->n;

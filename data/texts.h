@@ -25,7 +25,7 @@ typedef struct {
 typedef struct {
     const Doc *doc;
     Str raw;
-    bool first, last; /* of its document */
+    bool last; /* the document ends with it */
 } Part;
 
 typedef struct {
@@ -33,7 +33,7 @@ typedef struct {
     Doc *doc;
     size_t n_files, n_docs;
     uint64_t n_bytes, done_bytes; /* of all documents; of those handed out */
-    uint64_t n_files_read, n_skipped, n_empty;
+    uint64_t n_skipped, n_empty;
     int named;     /* how many of the skipped were named */
     size_t next;   /* the document to hand out, ... */
     uint64_t from; /* ... from this byte on */
@@ -44,6 +44,9 @@ enum { PART_BYTES = 1 << 20, BATCH_PARTS = 4096 };
 /* Lists the documents of n paths. Directories are read to the bottom, in the order of names. */
 void texts_open(Texts *x, const char **path, int n);
 void texts_close(Texts *x);
+/* Ends the program where the file to write is one of those that are read. */
+void texts_protect(const Texts *x, const char *out);
+bool same_file(const char *a, const char *b);
 /* The next parts, at most BATCH_PARTS and about `bytes` of text; 0 at the end. `cut`: long files
  * come in parts, cut where OpenCoder's splitter cuts too. texts_release gives a batch back. */
 size_t texts_batch(Texts *x, Part *part, size_t bytes, bool cut);

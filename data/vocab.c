@@ -289,6 +289,8 @@ int vocab_train_main(int argc, char **argv) {
     Error e;
     if (!n) die_usage("train: no text given, expected files or directories");
     if (!opt.out) die_usage("train: no -o, expected the file to write");
+    if (opt.model && !strcmp(opt.model, opt.out))
+        die_usage("train: --model and -o name the same file, expected two");
     if (!opt.vocab) die_usage("train: no --vocab, expected the number of tokens");
     for (int i = 0; i < opt.special.n; i++) added[n_added++] = str_of(opt.special.text[i]);
     added[n_added++] = str_of("<|endoftext|>");
@@ -299,6 +301,8 @@ int vocab_train_main(int argc, char **argv) {
     Alphabet a = { 0 };
     Learner l = { .max_chars = (uint32_t)opt.max_piece, .added = added, .n_added = n_added };
     texts_open(&x, path, n);
+    texts_protect(&x, opt.out);
+    if (opt.model) texts_protect(&x, opt.model);
     begin_vocab(&v, opt.vocab > N_FIXED ? (int)opt.vocab : N_FIXED);
     Tokenizer *splitter = tokenizer_new(&v, &e);
     if (!splitter) die("splitter: %s", e.text);

@@ -137,6 +137,9 @@ def test_order():
     want = ids(read_text(long))
     check("a long file is one document", len(read_text(long)) > 3 << 19 and
           read(pack(long, "-j", 3)[0])[1] == [*want, END])
+    lines_only = place("lines.txt", "x" + "return\n" * 170000)  # 2^20 is inside of a word
+    check("it is cut between words only", read(pack(lines_only)[0])[1] ==
+          [*ids(read_text(lines_only)), END])
 
 
 def test_many_words():
@@ -235,6 +238,8 @@ def test_errors():
     refused("no tokenizer", 2, ["--tokenizer"], good, "-o", OUT, vocab=None)
     refused("an unknown kind", 2, ["--kind", "prose"], good, "-o", OUT, "--kind", "prose")
     refused("a field of chats", 2, ["--field"], good, "-o", OUT, "--kind", "chat", "--field", "x")
+    refused("output is input", 2, ["good.jsonl", "another name"], good, "-o", good)
+    refused("output is the vocabulary", 2, ["vocab.gguf", "another"], good, "-o", VOCAB)
     refused("no model", 1, ["good.jsonl", "GGUF"], good, "-o", OUT, vocab=good)
     bad = lines("bad.jsonl", {"text": "a"}, "", pair)
     refused("a chat among texts", 1, ["bad.jsonl:3", "a chat", "texts only"], bad, "-o", OUT)

@@ -30,6 +30,11 @@ def place(name, content):
     return path
 
 
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def train(*words, out=OUT):
     """The vocabulary as bytes, None after a failure."""
     done = start(program("tokenizer"), "train", "-o", out, *words)
@@ -141,6 +146,12 @@ def test_layout(gguf):
     first = next(i for i, text in enumerate(pieces) if len(text) == 1)
     check("pieces come before characters", first > 900 and
           all(len(text) == 1 for text in pieces[first:]))
+    count = collections.Counter("".join(read(path) for path in SOURCES).replace(" ", "\u2581"))
+    check_equal("characters, the most frequent first", pieces[first:],
+                sorted(count, key=lambda c: (-count[c], c))[:len(pieces) - first])
+    covered = [sum(count[c] for c in pieces[first:stop]) / sum(count.values())
+               for stop in (len(pieces), len(pieces) - 1)]
+    check("as many as make up the coverage", covered[0] >= 0.9995 > covered[1], covered)
     known, wrong = set(pieces[first:]), []
     for text in pieces[:first]:
         if len(text) > 16 or not any(text[:i] in known and text[i:] in known
@@ -180,8 +191,7 @@ def test_sources():
 
 def test_inputs():
     """The same words from a file, a directory and JSON Lines."""
-    with open(os.path.join(ROOT, "run.c"), encoding="utf-8") as file:
-        code = file.read()
+    code = read(os.path.join(ROOT, "run.c"))
     parts = code.split("\n}\n\n")
     parts = [part + "\n}\n\n" for part in parts[:-1]] + parts[-1:]
     lines = "".join(json.dumps({"content": part, "text": "no"}) + "\n\n" for part in parts)
@@ -219,6 +229,9 @@ def test_errors():
     refused("no text", 2, ["no text"], "-o", OUT, "--vocab", 300)
     refused("no output", 2, ["-o"], text, "--vocab", 300)
     refused("no size", 2, ["--vocab"], text, "-o", OUT)
+    refused("output is input", 2, ["run.c", "another name"], text, "-o", text, "--vocab", 300)
+    refused("one name for two files", 2, ["--model"], text, "-o", OUT, "--vocab", 300, "--model",
+            OUT)
     refused("bad coverage", 2, ["--coverage", "2"], text, "-o", OUT, "--vocab", 300, "--coverage",
             2)
     refused("too few tokens", 1, ["270", "at least 282", "260 fixed", "19 char", "3 added"], text,
