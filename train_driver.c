@@ -414,6 +414,9 @@ static void open_data(Run *r, const char **word, int n) {
     r->val = r->data; /* validation never packs */
     r->data.pack = opt.pack;
     for (int i = 0; i < n; i++) add_source(&r->data, word[i], &weighted);
+    bool chat = !opt.pack;
+    for (int i = 0; i < n; i++) chat |= is_chat(&r->data.source[i]);
+    if (!chat) die_usage("--pack: given without a chat shard, expected one");
     for (int i = 0; i < opt.val.n; i++) loader_add(&r->val, opt.val.text[i], 0, opt.verify);
     if (!opt.val.n && opt.val_fraction > 0) loader_split(&r->data, &r->val, opt.val_fraction);
     loader_ready(&r->data);
