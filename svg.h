@@ -24,8 +24,7 @@ typedef struct {
     int n_lines;
 } SvgPlot;
 
-enum { SVG_W = 900, SVG_H = 500, SVG_LEFT = 70, SVG_RIGHT = 80, SVG_TOP = 40, SVG_BOTTOM = 50 };
-enum { SVG_POINTS = 2000 }; /* no screen shows more of a line */
+enum { SVG_W = 900, SVG_H = 500, SVG_LEFT = 70, SVG_RIGHT = 820, SVG_TOP = 40, SVG_BOTTOM = 450 };
 
 /* One axis: values low .. high lie at pixels from .. to. */
 typedef struct {
@@ -40,132 +39,112 @@ OC_API double svg_at(const SvgAxis *a, double v) {
 
 OC_API bool svg_shows(const SvgAxis *a, double v) { return isfinite(v) && (!a->log || v > 0); }
 
-/* Text with the five characters escaped that mean something in XML; control bytes are not XML. */
+/* Text, with what means something in XML as numbers; control bytes are not XML. */
 OC_API void svg_text(Buf *out, double x, double y, const char *attributes, const char *text) {
-    static const char special[] = "&<>\"'";
-    static const char *const name[] = { "&amp;", "&lt;", "&gt;", "&quot;", "&apos;" };
     buf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" %s>", x, y, attributes);
-    for (const char *c = text; *c; c++) {
-        const char *hit = strchr(special, *c);
-        if (hit)
-            buf_printf(out, "%s", name[hit - special]);
-        else
-            buf_add(out, (unsigned char)*c < 32 ? "?" : c, 1);
-    }
+    for (; *text; text++)
+        buf_printf(out, strchr("&<>", *text) ? "&#%d;" : "%c",
+                   (unsigned char)*text < 32 ? '?' : *text);
     buf_printf(out, "</text>\n");
 }
 
-/* Widens the axis to hold every value of the lines on this side (side 2: all x values). */
-OC_API void svg_range(SvgAxis *a, const SvgPlot *p, int side) {
-    a->low = INFINITY, a->high = -INFINITY;
+/* Makes the axis hold every value of its lines (side 2: all x values), the right one 0 too. False,
+ * and any range, when there is no value. */
+OC_API bool svg_range(SvgAxis *a, const SvgPlot *p, int side) {
+    double low = INFINITY, high = -INFINITY;
     for (int l = 0; l < p->n_lines; l++) {
         const SvgLine *line = &p->line[l];
         const double *v = side == 2 ? line->x : line->y;
-        if (side != 2 && line->right != (side == 1)) continue;
-        for (size_t i = 0; i < line->n; i++)
-            if (svg_shows(a, v[i])) a->low = fmin(a->low, v[i]), a->high = fmax(a->high, v[i]);
+        for (size_t i = 0; (side == 2 || line->right == side) && i < line->n; i++)
+            if (svg_shows(a, v[i])) low = fmin(low, v[i]), high = fmax(high, v[i]);
     }
-    if (a->low > a->high) a->low = 1, a->high = 2; /* nothing to show */
-    if (a->low == a->high) {
-        double half = a->low != 0 ? fabs(a->low) / 2 : 1;
-        a->low -= half, a->high += half;
-    }
+    bool any = low <= high;
+    if (side == 1) low = fmin(low, 0);
+    if (!any) low = 1, high = 2;
+    if (low == high) low -= low != 0 ? fabs(low) / 2 : 1, high += high != 0 ? fabs(high) / 2 : 1;
+    a->low = low, a->high = high;
+    return any;
 }
 
-/* Steps of 1, 2 or 5 times a power of ten, about five of them; on a logarithmic axis that spans
- * more than one power, the powers themselves with 2 and 5. The range grows to whole steps. */
+/* Where the ticks are: at steps of 1, 2 or 5 times a power of ten, five to twelve of them, and the
+ * range grows to whole steps; a logarithmic axis has 1, 2 and 5 times the powers themselves. */
 OC_API int svg_ticks(SvgAxis *a, double tick[32]) {
-    int n = 0;
-    if (a->log && a->high / a->low > 10) {
-        static const double nice[] = { 1, 2, 5 };
-        int first = (int)floor(log10(a->low)), last = (int)ceil(log10(a->high));
-        int each = last - first > 6 ? 3 : 1, skip = last - first > 24 ? (last - first) / 12 : 1;
-        for (int e = first; e <= last; e += skip)
-            for (int k = 0; k < 3 && n < 32; k += each) {
-                double v = nice[k] * pow(10, e);
-                if (v >= a->low && v <= a->high) tick[n++] = v;
-            }
-        return n;
-    }
+    static const double nice[] = { 1, 2, 5 };
     double span = a->high - a->low, step = pow(10, floor(log10(span / 5)));
-    step *= span / step > 25 ? 5 : span / step > 10 ? 2 : 1;
-    double low = floor(a->low / step) * step, high = ceil(a->high / step) * step;
-    if (!a->log) a->low = low, a->high = high;
-    for (double v = low; v <= high + step / 2 && n < 32; v += step)
-        if (v >= a->low - step / 1e6 && v <= a->high + step / 1e6)
-            tick[n++] = fabs(v) < step / 1e6 ? 0 : v;
+    int n = 0, power = (int)floor(log10(a->log ? a->low : 1));
+    for (int i = 0; a->log && i < 60 && n < 32; i++) {
+        double v = nice[i % 3] * pow(10, power + i / 3);
+        if (v >= a->low && v <= a->high) tick[n++] = v;
+    }
+    if (a->log) return n;
+    step *= nice[span / step > 25 ? 2 : span / step > 10];
+    a->low = floor(a->low / step) * step, a->high = ceil(a->high / step) * step;
+    for (double v = a->low; v <= a->high + step / 2 && n < 32; v += step)
+        tick[n++] = fabs(v) < step / 1e6 ? 0 : v;
     return n;
 }
 
-/* Tick marks with their numbers, and grid lines except for the right axis. */
+/* Ticks, their numbers and grid lines of the left (0), right (1) or lower (2) axis. */
 OC_API void svg_axis(Buf *out, SvgAxis *a, int side, const char *label) {
     static const char *const anchor[] = { "end", "start", "middle" };
-    double tick[32], right = SVG_W - SVG_RIGHT, bottom = SVG_H - SVG_BOTTOM;
+    static const int label_x[] = { 16, SVG_W - 12, (SVG_LEFT + SVG_RIGHT) / 2 };
+    double tick[32], x = label_x[side], y = side == 2 ? SVG_H - 12 : (SVG_TOP + SVG_BOTTOM) / 2;
     char text[64], attributes[96];
-    int n = svg_ticks(a, tick);
-    for (int i = 0; i < n; i++) {
+    for (int n = svg_ticks(a, tick), i = 0; i < n; i++) {
         double at = svg_at(a, tick[i]);
         snprintf(text, sizeof text, "%.6g", tick[i]);
         snprintf(attributes, sizeof attributes, "text-anchor=\"%s\"", anchor[side]);
         if (side == 2) {
-            buf_printf(out, "<path d=\"M%.1f %d V%.1f\" class=\"grid\"/>\n", at, SVG_TOP, bottom);
-            svg_text(out, at, bottom + 18, attributes, text);
-        } else {
-            if (side == 0)
-                buf_printf(out, "<path d=\"M%d %.1f H%.1f\" class=\"grid\"/>\n", SVG_LEFT, at,
-                           right);
-            svg_text(out, side ? right + 6 : SVG_LEFT - 6, at + 4, attributes, text);
+            buf_printf(out, "<path class=\"grid\" d=\"M%.1f %d V%d\"/>\n", at, SVG_TOP, SVG_BOTTOM);
+            svg_text(out, at, SVG_BOTTOM + 18, attributes, text);
+            continue;
         }
+        svg_text(out, side ? SVG_RIGHT + 6 : SVG_LEFT - 6, at + 4, attributes, text);
+        if (side == 0)
+            buf_printf(out, "<path class=\"grid\" d=\"M%d %.1f H%d\"/>\n", SVG_LEFT, at, SVG_RIGHT);
     }
-    double x = side == 2 ? (SVG_LEFT + right) / 2 : side ? SVG_W - 12 : 16;
-    double y = side == 2 ? SVG_H - 12 : (SVG_TOP + bottom) / 2;
     snprintf(attributes, sizeof attributes, "text-anchor=\"middle\" transform=\"rotate(%d %g %g)\"",
              side == 2 ? 0 : -90, x, y);
     svg_text(out, x, y, attributes, label);
 }
 
 OC_API void svg_line(Buf *out, const SvgLine *l, const SvgAxis *x, const SvgAxis *y) {
-    size_t every = l->n / SVG_POINTS + 1;
-    bool pen = false;
+    size_t every = l->n / 2000 + 1; /* no screen shows more points */
+    const char *pen = "M";
     buf_printf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" opacity=\"%g\" d=\"",
                l->color, l->width, l->opacity);
     for (size_t i = 0; i < l->n; i += every) {
-        bool shown = svg_shows(x, l->x[i]) && svg_shows(y, l->y[i]);
-        if (shown)
-            buf_printf(out, "%c%.1f %.1f ", pen ? 'L' : 'M', svg_at(x, l->x[i]),
-                       svg_at(y, l->y[i]));
-        pen = shown;
+        if (svg_shows(x, l->x[i]) && svg_shows(y, l->y[i]))
+            buf_printf(out, "%s%.1f %.1f ", pen, svg_at(x, l->x[i]), svg_at(y, l->y[i])), pen = "L";
+        else
+            pen = "M";
     }
     buf_printf(out, "\"/>\n");
 }
 
 OC_API void svg_plot(Buf *out, const SvgPlot *p) {
-    double right = SVG_W - SVG_RIGHT, bottom = SVG_H - SVG_BOTTOM;
-    SvgAxis axis[3] = { { 0, 0, bottom, SVG_TOP, p->log_y }, /* left, right, x */
-                        { 0, 0, bottom, SVG_TOP, false },
-                        { 0, 0, SVG_LEFT, right, false } };
-    bool has_right = false;
-    for (int i = 0; i < p->n_lines; i++) has_right |= p->line[i].right;
-    for (int side = 0; side < 3; side++) svg_range(&axis[side], p, side);
+    const char *label[] = { p->y_label, p->right_label, p->x_label };
+    SvgAxis axis[3] = { { 0, 0, SVG_BOTTOM, SVG_TOP, p->log_y }, /* left, right, x */
+                        { 0, 0, SVG_BOTTOM, SVG_TOP, false },
+                        { 0, 0, SVG_LEFT, SVG_RIGHT, false } };
     buf_printf(out,
-               "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-               "viewBox=\"0 0 %d %d\">\n<style>text { font: 12px sans-serif } "
-               ".grid { stroke: #ddd }</style>\n"
+               "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n"
+               "<style>text { font: 12px sans-serif } .grid { stroke: #ddd }</style>\n"
                "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
-               SVG_W, SVG_H, SVG_W, SVG_H);
-    svg_text(out, SVG_W / 2.0, 22, "text-anchor=\"middle\" font-weight=\"bold\"", p->title);
-    svg_axis(out, &axis[0], 0, p->y_label);
-    if (has_right) svg_axis(out, &axis[1], 1, p->right_label);
-    svg_axis(out, &axis[2], 2, p->x_label);
+               SVG_W, SVG_H);
+    svg_text(out, SVG_W / 2.0, 22, "text-anchor=\"middle\"", p->title);
+    for (int side = 0; side < 3; side++)
+        if (svg_range(&axis[side], p, side) || side != 1)
+            svg_axis(out, &axis[side], side, label[side]);
     for (int i = 0; i < p->n_lines; i++) {
         const SvgLine *l = &p->line[i];
         svg_line(out, l, &axis[2], &axis[l->right]);
-        buf_printf(out, "<path d=\"M%.0f %d h20\" stroke=\"%s\" stroke-width=\"%g\"/>\n",
-                   right - 170, SVG_TOP + 14 + 18 * i, l->color, l->width);
-        svg_text(out, right - 144, SVG_TOP + 18 + 18 * i, "", l->name);
+        buf_printf(out, "<path d=\"M%d %d h20\" stroke=\"%s\" stroke-width=\"%g\"/>\n",
+                   SVG_RIGHT - 170, SVG_TOP + 14 + 18 * i, l->color, l->width);
+        svg_text(out, SVG_RIGHT - 144, SVG_TOP + 18 + 18 * i, "", l->name);
     }
-    buf_printf(out, "<path d=\"M%d %d V%.0f H%.0f V%d\" fill=\"none\" stroke=\"black\"/>\n</svg>\n",
-               SVG_LEFT, SVG_TOP, bottom, right, SVG_TOP);
+    buf_printf(out, "<path d=\"M%d %d V%d H%d V%d\" fill=\"none\" stroke=\"black\"/>\n</svg>\n",
+               SVG_LEFT, SVG_TOP, SVG_BOTTOM, SVG_RIGHT, SVG_TOP);
 }
 
 #endif

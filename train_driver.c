@@ -128,6 +128,8 @@ static void start_from(Run *r, const char *path) {
     bool carry = !strcmp(r->command, "anneal") && !opt.lora &&
                  get_count(&r->init.gguf, count_name[UPDATES], &r->count[UPDATES]);
     if (!carry) forget_optimizer(&r->init.gguf);
+    if (!carry && !mpi_rank && !strcmp(r->command, "anneal") && !opt.lora)
+        fprintf(stderr, "%s: no optimizer state, as a checkpoint has: AdamW begins anew\n", path);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -169,6 +171,7 @@ static void write_model(Run *r, const char *path, bool checkpoint) {
 static void save_checkpoint(Run *r) {
     Buf path = { 0 };
     if (mpi_rank || r->saved_step == r->count[STEP]) return;
+    (void)fsync(fileno(r->progress.csv)); /* a checkpoint is never newer than the record */
     checkpoint_path(&path, opt.out, r->count[STEP]);
     write_model(r, path.data, true);
     r->saved_step = r->count[STEP];
@@ -365,8 +368,8 @@ static void print_sample(Run *r) {
         b = (Batch){ 1, &id, seq, pos, want };
     }
     tokenizer_decode(r->tokenizer, ids.id, ids.n, true, &text);
-    fprintf(stderr, "--- sample after %lld updates\n%.*s\n---\n", (long long)r->count[STEP],
-            (int)text.n, text.data ? text.data : "");
+    fprintf(stderr, "%s--- sample after %lld updates\n%.*s\n---\n", isatty(2) ? "\r\033[K" : "",
+            (long long)r->count[STEP], (int)text.n, text.data ? text.data : "");
     cpu_engine.close(e);
     free(seq), free(pos), free(want), free(ids.id);
     buf_free(&text);
@@ -579,8 +582,8 @@ int main(int argc, char **argv) {
     }
     save_checkpoint(r);
     if (!whole && !mpi_rank)
-        fprintf(stderr, "\nstopped after %lld of %lld updates; --resume goes on from there\n",
-                (long long)r->count[STEP], (long long)r->steps);
+        fprintf(stderr, "%sstopped after %lld of %lld updates; --resume goes on from there\n",
+                isatty(2) ? "\r\033[K" : "", (long long)r->count[STEP], (long long)r->steps);
     if (whole && !mpi_rank) write_model(r, opt.out, false);
     close_run(r);
     free((void *)word);

@@ -185,7 +185,7 @@ OC_API void write_recipe(Buf *b, const char *command, const Loader *l) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. The learning rate after `done` of n updates, w of them warm-up, x = (done - w) / (n - w) in [0, 1)
+ * 4. The learning rate after `done` of n updates, w of them warm-up; x = (done - w) / (n - w)
  *
  *     peak    ___________________        exp       peak (min / peak)^x             annealing
  *           /|                   \       cosine    min + (peak - min) (1 + cos(pi x)) / 2

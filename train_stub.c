@@ -104,7 +104,8 @@ static Trainer *stub_open(const Model *init, const Gguf *adapter, const TrainOpt
 static double pair(Trainer *t, int id, int target, float *l) {
     const Config *c = &t->c;
     const float *e = (const float *)t->model.weights.tok_emb->data + (size_t)id * (size_t)c->dim;
-    const float *out = (const float *)(c->tied ? t->model.weights.tok_emb : t->model.weights.out)->data;
+    const float *out =
+        (const float *)(c->tied ? t->model.weights.tok_emb : t->model.weights.out)->data;
     float ae[64] = { 0 }, s = t->o.lora_rank ? t->o.lora_alpha / (float)t->o.lora_rank : 0;
     for (int r = 0; r < t->o.lora_rank; r++)
         for (int i = 0; i < c->dim; i++) ae[r] += t->p[0].w[r * c->dim + i] * e[i];
@@ -209,7 +210,10 @@ static void stub_save(Trainer *t, GgufWriter *w, const char *path, bool optimize
     for (int k = 0; k < 3; k++)
         for (int i = 0; i < t->n_params; i++) {
             char name[96];
-            snprintf(name, sizeof name, "%s%s", k == 1 ? "opt.m." : k == 2 ? "opt.v." : "",
+            snprintf(name, sizeof name, "%s%s",
+                     k == 1   ? "opt.m."
+                     : k == 2 ? "opt.v."
+                              : "",
                      t->p[i].name);
             if (k ? optimizer : lora) gguf_add(w, name, T_F32, t->p[i].rows, t->p[i].cols);
         }
@@ -238,6 +242,5 @@ static void stub_close(Trainer *t) {
     free(t);
 }
 
-const TrainerBackend cpu_trainer = { stub_open,   stub_step, stub_loss,      stub_norm,
-                                     stub_update, stub_zero, stub_gradients, stub_model,
-                                     stub_save,   stub_close };
+const TrainerBackend cpu_trainer = { stub_open, stub_step,      stub_loss,  stub_norm, stub_update,
+                                     stub_zero, stub_gradients, stub_model, stub_save, stub_close };

@@ -81,12 +81,10 @@ def files(name):
 
 
 def same_run(title, got, want):
-    """Two runs have ended alike: models, newest checkpoints but for the name in them, CSV."""
+    """Two runs have ended alike: models, newest checkpoints (but for the name in them), CSV."""
     newest = [[file for file in files(name) if ".ckpt-" in file][-1] for name in (got, want)]
-    check(f"{title}: the same model and checkpoint",
-          read(got).replace(got.encode(), want.encode()) == read(want) or
-          Shown(place(got)).keys["general.name"] == got and tensors(got) == tensors(want)
-          and tensors(newest[0]) == tensors(newest[1]), "they differ")
+    check(f"{title}: the same model", tensors(got) == tensors(want), "they differ")
+    check(f"{title}: the same checkpoint", tensors(newest[0]) == tensors(newest[1]), newest)
     check_equal(f"{title}: the same CSV", untimed(got), untimed(want))
 
 
@@ -189,12 +187,12 @@ def test_batches():
     worst = max(abs(a - b) for n in (1, 3) for a, b in zip(losses[n], losses[4]))
     check("micro-batches: the same losses", worst < 1e-4, losses)
     check("micro-batches: the same first loss", len({round(x[0], 6) for x in losses.values()}) == 1)
-    for how in [], ["--pack"], ["--loss-mean", "hf"]:
-        train("sft", "chat.tok", "--init", "model.gguf", "-o", "sft" + "".join(how), "--epochs", 2,
+    for how in ["--doc-mask"], ["--pack", "--seq-len", 48], ["--loss-mean", "hf"]:
+        train("sft", "chat.tok", "--init", "model.gguf", "-o", "sft" + how[0], "--epochs", 2,
               *COMMON, "-m", 2, "--val", "chat.tok", *how)
-        lines = record("sft" + "".join(how))
+        lines = record("sft" + how[0])
         check(f"sft {how}: falls", lines[-1]["val_loss"] < lines[0]["loss"] - 0.2, short(lines))
-    check_equal("sft: two epochs are 60 updates", len(record("sft")), 60)
+    check_equal("sft: two epochs are 60 updates", len(record("sft--doc-mask")), 60)
     check("sft --pack: far fewer", len(record("sft--pack")) < 50, len(record("sft--pack")))
 
 
@@ -333,7 +331,7 @@ def test_bad_numbers():
                 sum(line["loss"] is None for line in record("skip")))
     refused("--skip-bad 1", *base, "-o", "skip1", "--skip-bad", 1, code=1, says=["update"])
     train("pretrain", "text.tok", "--init", "model.gguf", "-o", "spike", "--spike", 1.0001,
-          *COMMON, "--steps", 60)
+          *COMMON, "--steps", 60, "--lr", 0)
     spikes = Shown(place("spike.ckpt-000060")).keys["opencoder.train.skipped_spike"]
     check("--spike", 0 < spikes < 40, spikes)
     write("mute.tok", chat([([LETTER] * 20, [LETTER + 1])] * 8))
@@ -407,7 +405,6 @@ def test_refusals(ids):
                 says=["bad.tok", *says])
     refused("no such shard", "pretrain", "none.tok", *base[2:], code=1, says=["none.tok"])
     refused("no such directory", *base[:-1], "nowhere/x", code=1, says=["nowhere/x"])
-    write("foreign.csv", b"not ours\n")
     done = subprocess.run([program("train"), "sft", "--stage", "2", "-h"], capture_output=True,
                           cwd=ROOT, timeout=20)
     check("-h shows the defaults of a stage", done.returncode == 0 and b"[5e-05]" in done.stdout,
@@ -420,7 +417,7 @@ def test_mpi():
     if "asan" in TESTS or not shutil.which("mpicc") or not shutil.which("mpirun"):
         return skip("MPI", "no mpicc and mpirun here, or the sanitizers are in the way")
     done = subprocess.run(
-        ["mpicc", "-std=c11", "-O2", "-ffp-contract=off", "-DOC_MPI", "-fopenmp", "-o", binary,
+        ["mpicc", "-std=c11", "-O1", "-ffp-contract=off", "-DOC_MPI", "-fopenmp", "-o", binary,
          os.path.join(ROOT, "train.c"),
          *(os.path.join(library, f"{name}.o") for name in ("run", "matmul", "tokenizer")), "-lm"],
         capture_output=True, text=True, timeout=100)
