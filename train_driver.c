@@ -380,13 +380,13 @@ static void print_sample(Run *r) {
 
 /* DATA[=WEIGHT]: the weight stands behind the last '=', unless a file has the whole name. */
 static void add_source(Loader *l, const char *word, bool *weighted) {
-    const char *equals = access(word, F_OK) ? strrchr(word, '=') : NULL;
-    size_t n = equals ? (size_t)(equals - word) : strlen(word);
-    char *path = memcpy(xcalloc(n + 1, 1, "path"), word, n); /* kept as long as the shard */
+    char *equals = access(word, F_OK) ? strrchr((char *)(uintptr_t)word, '=') : NULL;
     if (l->n_sources && *weighted != (equals != NULL))
         die_usage("%s: expected a weight for every shard or for none", word);
+    double weight = equals ? parse_float(word, equals + 1, 1e-9, 1e9) : 0;
+    if (equals) *equals = 0; /* what is left of the argument is the path */
     *weighted = equals != NULL;
-    loader_add(l, path, equals ? parse_float(word, equals + 1, 1e-9, 1e9) : 0, opt.verify);
+    loader_add(l, word, weight, opt.verify);
 }
 
 static double parameters(const Config *c, bool multiplied) {
