@@ -56,7 +56,8 @@ static void on_signal(int sig) { interrupted = sig; }
 static void on_bus_error(int sig) {
     static const char text[] = "error: a model or shard was changed while in use\n";
     (void)sig;
-    _exit(write(2, text, sizeof text - 1) < 0 ? 1 : 1);
+    if (write(2, text, sizeof text - 1) < 0) _exit(1);
+    _exit(1);
 }
 
 /* Ctrl-C and its kin end the run after the running micro-batch, unless they are ignored (nohup). */
@@ -290,7 +291,7 @@ static bool run_update(Run *r, Update *u) {
     int64_t targets = gather(r, u);
     u->step = r->count[STEP] + 1;
     u->lr = learning_rate(r->count[STEP], r->steps, opt.warmup);
-    bool done = !targets || accumulate(r, targets, &u->loss);
+    bool done = targets ? accumulate(r, targets, &u->loss) : n_ranks > 1 || !interrupted;
     if (!done) {
         memcpy(d->source, before, (size_t)d->n_sources * sizeof *before);
         r->backend->zero(r->trainer);
@@ -489,6 +490,7 @@ static void open_trainer(Run *r, bool resumed) {
             (long long)opt.seq_len, (long long)r->steps, (long long)opt.batch,
             (unsigned long long)loader_rows(&r->val), matmul_level(), thread_count());
     csv_open(p, opt.out, r->count[STEP]);
+    if (opt.plot) draw_plot(p->path, opt.plot, opt.out); /* if it cannot be written, say so now */
     p->begun = p->last = now_seconds();
 }
 
@@ -544,6 +546,7 @@ int main(int argc, char **argv) {
     Run run = { .backend = &cpu_trainer, .saved_step = -1 }, *r = &run;
     const char **word = (const char **)xcalloc((size_t)argc + 1, sizeof *word, "arguments");
     int64_t *steps;
+    struct stat st;
     if (argc == 1) return fputs(usage, stderr), 2;
 #ifdef OC_MPI
     MPI_Init(&argc, &argv);
@@ -555,6 +558,8 @@ int main(int argc, char **argv) {
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif
+    if (!stat(opt.out, &st) && !S_ISREG(st.st_mode))
+        die("%s: exists and is not a regular file, expected a file that may be replaced", opt.out);
     int before = scan_outputs(opt.out, &steps);
     if (before && !opt.resume)
         die("%s.ckpt-%06lld: exists, expected no checkpoint; --resume goes on from it", opt.out,
@@ -584,7 +589,12 @@ int main(int argc, char **argv) {
     if (!whole && !mpi_rank)
         fprintf(stderr, "%sstopped after %lld of %lld updates; --resume goes on from there\n",
                 isatty(2) ? "\r\033[K" : "", (long long)r->count[STEP], (long long)r->steps);
-    if (whole && !mpi_rank) write_model(r, opt.out, false);
+    if (whole && !mpi_rank) {
+        write_model(r, opt.out, false);
+        fprintf(stderr, "wrote %s after %lld updates, %lld of them skipped\n", opt.out,
+                (long long)r->steps,
+                (long long)(r->count[BAD] + r->count[SPIKES] + r->count[EMPTY]));
+    }
     close_run(r);
     free((void *)word);
 #ifdef OC_MPI

@@ -71,9 +71,10 @@ static const Option options[] = {
       "wsd (pretrain), exp (anneal), cosine (sft) (p), constant, linear" },
     { 0, "decay-fraction", NULL, "X", OPT_FLOAT, &opt.decay_fraction, 0, 1,
       "part of a wsd run that decays exponentially at its end" },
-    { 0, "beta1", NULL, "X", OPT_FLOAT, &opt.beta1, 0, 1, "AdamW: decay of the mean (o)" },
-    { 0, "beta2", NULL, "X", OPT_FLOAT, &opt.beta2, 0, 1, "AdamW: of the square (o; sft: p)" },
-    { 0, "eps", NULL, "X", OPT_FLOAT, &opt.eps, 0, 1, "AdamW: epsilon (o)" },
+    { 0, "beta1", NULL, "X", OPT_FLOAT, &opt.beta1, 0, 0.999999, "AdamW: decay of the mean (o)" },
+    { 0, "beta2", NULL, "X", OPT_FLOAT, &opt.beta2, 0, 0.999999,
+      "AdamW: of the square (o; sft: p)" },
+    { 0, "eps", NULL, "X", OPT_FLOAT, &opt.eps, 1e-30, 1, "AdamW: epsilon (o)" },
     { 0, "weight-decay", NULL, "X", OPT_FLOAT, &opt.weight_decay, 0, 10, "AdamW (o; sft: p)" },
     { 0, "clip", NULL, "X", OPT_FLOAT, &opt.clip, 0, 1e9, "largest gradient norm; 0: any (o)" },
     { 0, "loss-mean", NULL, "HOW", OPT_TEXT, &opt.loss_mean, 0, 0,
@@ -84,7 +85,7 @@ static const Option options[] = {
       "end of each shard kept for validation where no --val is given (o)" },
     { 0, "bf16", NULL, NULL, OPT_FLAG, &opt.bf16, 0, 0,
       "bfloat16 products where the CPU has them" },
-    { 0, "recompute", NULL, NULL, OPT_FLAG, &opt.recompute, 0, 0, "less memory, a third slower" },
+    { 0, "recompute", NULL, NULL, OPT_FLAG, &opt.recompute, 0, 0, "less memory, one more forward" },
     { 0, "lora", NULL, "R", OPT_INT, &opt.lora, 0, 4096, "train an adapter of rank R alone" },
     { 0, "lora-alpha", NULL, "A", OPT_FLOAT, &opt.lora_alpha, 0, 1e6, "its scale; 0: 2 R (o)" },
     { 0, "spike", NULL, "X", OPT_FLOAT, &opt.spike, 0, 1e9,
@@ -147,8 +148,9 @@ OC_API void check_options(const char *command) {
         die_usage("--schedule: '%s', expected wsd, exp, cosine, constant or linear", opt.schedule);
     if (!one_of(opt.loss_mean, "tokens hf"))
         die_usage("--loss-mean: '%s', expected tokens or hf", opt.loss_mean);
-    if (opt.min_lr <= 0 && (opt.schedule[0] == 'e' || opt.decay_fraction > 0))
-        die_usage("--min-lr: %g, expected more than 0 for an exponential decay", opt.min_lr);
+    if ((opt.min_lr <= 0 || opt.lr <= 0) && (opt.schedule[0] == 'e' || opt.decay_fraction > 0))
+        die_usage("--lr, --min-lr: %g, %g, expected more than 0 for an exponential decay", opt.lr,
+                  opt.min_lr);
     if (opt.decay_fraction > 0 && opt.schedule[0] != 'w')
         die_usage("--decay-fraction: given with --schedule %s, expected wsd", opt.schedule);
     if (opt.stage != 1 && !sft) die_usage("--stage: given with %s, expected sft", command);
