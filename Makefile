@@ -6,6 +6,7 @@
 #
 #     make CC=clang                 another compiler
 #     make OMP=0                    without OpenMP: everything works, on one thread
+#     make MPI=1                    train on several machines, started by mpirun
 #     make CFLAGS="-O1 -g"          in place of -O3 -march=native
 #     make CI=true                  warnings are errors
 
@@ -34,12 +35,18 @@ OPENMP := $(if $(filter-out 0,$(OMP)),$(call links,$(OMP_PROGRAM),-fopenmp))
 # Without it, #pragma omp means nothing and must not be warned about.
 FLAGS += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas)
 LIBS := -lm
+ifeq ($(MPI),1)
+CC := mpicc
+FLAGS += -DOC_MPI
+endif
 
 # ---------------------------------------------------------------------------------- the programs
-PROGRAMS := run tokenizer convert
+PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
 run_parts := matmul tokenizer
+train_main := train
+train_parts := run matmul tokenizer
 tokenizer_main := tokenizer
 tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
@@ -97,7 +104,7 @@ $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 FORCE:
 
 # ------------------------------------------------------------------------------------- the goals
-all: $(PROGRAMS) ## build run, tokenizer and convert
+all: $(PROGRAMS) ## build run, train, tokenizer and convert
 	@echo 'OpenMP: $(or $(OPENMP),no)'
 
 help: ## print this list

@@ -440,7 +440,10 @@ OC_API void out_open(OutFile *o, const char *path) {
         die("%.60s...: name of %zu bytes, too long", path, strlen(path));
     }
     int signals[] = { SIGINT, SIGTERM, SIGHUP };
-    for (int i = 0; i < 3; i++) signal(signals[i], out_signal);
+    struct sigaction act = { .sa_handler = out_signal }, old;
+    for (int i = 0; i < 3; i++) /* what the program handles or ignores stays in force */
+        if (!sigaction(signals[i], NULL, &old) && old.sa_handler == SIG_DFL)
+            sigaction(signals[i], &act, NULL);
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like any other */
     o->fd = open(oc_unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (o->fd < 0) {

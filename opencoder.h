@@ -677,8 +677,8 @@ typedef struct {
     void (*zero)(Trainer *t); /* forget the gradients */
     /* All gradients as one run of numbers, for adding up over ranks. */
     float *(*gradients)(Trainer *t, size_t *n);
-    /* The weights as a model that an engine can run; it changes with every update. */
-    const Model *(*model)(Trainer *t);
+    /* The weights as an engine runs them, and with LoRA the adapter; updates change both. */
+    const Model *(*model)(Trainer *t, const Lora **adapter);
     /* Adds the tensors (with the optimizer's state, if wanted) behind the keys of w and writes path.
      * With LoRA, the adapter's tensors alone. */
     void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);

@@ -92,6 +92,7 @@ def main():
     parser.add_argument("--timeout", type=float, default=300, help="seconds for each test")
     parser.add_argument("-v", action="store_true", help="print every check")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         for good, bad, report in pool.map(

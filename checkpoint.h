@@ -1,0 +1,216 @@
+/* checkpoint.h: where a training run begins: with new weights, or with a checkpoint of before.
+ *
+ * What to know first: checkpoints are GGUF files OUT.ckpt-NNNNNN that ./run opens too; beside the
+ * weights they hold AdamW's state, opt.m.* and opt.v.*, and keys opencoder.train.*. Because files.h
+ * writes to OUT...tmp-PID and renames, a run that is killed leaves whole checkpoints and, at most,
+ * one temporary file, which the next run removes.
+ * Sections: 1 new weights, 2 files of a run, 3 reading one. Test: tests/test_trainloop.py. */
+#ifndef OC_CHECKPOINT_H
+#define OC_CHECKPOINT_H
+
+#include "loader.h"        /* mix_key; opencoder.h: Model */
+#include "train_options.h" /* opt: the shape of a new model */
+#include <dirent.h>        /* readdir */
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. New weights */
+
+/* A float32 model in memory with all tensors of config and nothing in them. */
+OC_API void model_new(Model *m, float **arena, TensorSpec **specs) {
+    Error e;
+    int n;
+    size_t total = 0, at = 0;
+    if (!config_check(&m->config, &e)) die_usage("new model: %s", e.text);
+    *specs = tensor_specs(&m->config, &n);
+    for (int i = 0; i < n; i++) total += (size_t)(*specs)[i].rows * (size_t)(*specs)[i].cols;
+    *arena = xcalloc(total, sizeof **arena, "weights of a new model");
+    m->gguf.n_tensors = (uint64_t)n;
+    m->gguf.tensor = xcalloc((size_t)n, sizeof *m->gguf.tensor, "tensors");
+    for (int i = 0; i < n; i++) {
+        const TensorSpec *s = &(*specs)[i];
+        m->gguf.tensor[i] =
+            (Tensor){ str_of(s->name), T_F32, s->rows, s->cols, (uint8_t *)(*arena + at) };
+        at += (size_t)s->rows * (size_t)s->cols;
+    }
+    if (!name_index(&m->gguf.tensor_index, m->gguf.tensor, (uint64_t)n, sizeof(Tensor), "tensor",
+                    &e) ||
+        !weights_bind(&m->weights, &m->gguf, &m->config, &e))
+        die("new model: %s", e.text);
+}
+
+/* Norms 1, matrices normal(0, std): each number from its own place and the seed, by Box and
+ * Muller's sqrt(-2 log u) cos(2 pi v), so threads do not matter. */
+OC_API void init_weights(const Model *m, float *at, uint64_t seed, double init_std, bool scaled) {
+    for (uint64_t i = 0; i < m->gguf.n_tensors; i++) {
+        const Tensor *t = &m->gguf.tensor[i];
+        char name[65];
+        snprintf(name, sizeof name, "%.*s", STR(t->name));
+        bool residual = strstr(name, "attn_output.") || strstr(name, "ffn_down.");
+        double std = init_std / (scaled && residual ? sqrt(2 * m->config.n_layers) : 1);
+        int64_t n = (int64_t)t->rows * t->cols;
+#pragma omp parallel for
+        for (int64_t k = 0; k < n; k++) {
+            uint64_t h = mix_key(seed, i, (uint64_t)k);
+            double u = ((double)(h >> 32) + 0.5) / 4294967296.0;
+            double v = (double)(h & 0xffffffff) / 4294967296.0;
+            at[k] =
+                t->rows == 1 ? 1 : (float)(std * sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+        }
+        at += n;
+    }
+}
+
+OC_API int either(int64_t option, int otherwise) { return option ? (int)option : otherwise; }
+
+/* A new model of a shape by name, changed by --dim and its kin; the vocabulary is the tokenizer's.
+ * Weights lie in *arena, names in *specs. */
+OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
+    Model tokenizer;
+    const Config *shape = opt.shape ? config_named(opt.shape) : NULL;
+    Config c = { .max_ctx = 1024, .rope_theta = 1e4f, .norm_eps = 1e-5f };
+    if (opt.shape && !shape) die_usage("--shape: '%s', expected 1.5b, 8b or tiny", opt.shape);
+    if (!opt.tokenizer)
+        die_usage("--tokenizer: not given, expected one for a new model; or --init");
+    if (!shape && !(opt.dim && opt.layers && opt.heads))
+        die_usage("new model: expected --shape, or --dim, --layers and --heads");
+    if (shape) c = *shape;
+    c.dim = either(opt.dim, c.dim);
+    c.n_layers = either(opt.layers, c.n_layers);
+    c.n_heads = either(opt.heads, c.n_heads);
+    c.n_kv_heads = either(opt.kv_heads, shape ? c.n_kv_heads : c.n_heads);
+    c.head_dim = either(opt.head_dim, shape ? c.head_dim : c.dim / c.n_heads);
+    c.hidden_dim = either(opt.hidden, shape ? c.hidden_dim : (c.dim * 8 / 3 + 31) / 32 * 32);
+    c.max_ctx = either(opt.ctx, c.max_ctx);
+    if (opt.theta > 0) c.rope_theta = (float)opt.theta;
+    c.tied |= opt.tied;
+    model_open_vocab(&tokenizer, opt.tokenizer);
+    gguf_free(&tokenizer.gguf);
+    *m = tokenizer; /* its vocabulary points into the mapped file */
+    c.vocab_size = m->vocab.n;
+    m->config = c;
+    model_new(m, arena, specs);
+    init_weights(m, *arena, (uint64_t)opt.seed, opt.init_std, opt.init_scaled);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. Files of a run */
+
+/* What belongs to PATH in its directory: collects the numbers of PATH.ckpt-N, ascending, in *steps
+ * (to be freed), and removes PATH*.tmp-PID of processes that are gone. Returns how many. */
+OC_API int scan_outputs(const char *path, int64_t **steps) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    size_t len = strlen(base);
+    int n = 0;
+    Buf name = { 0 };
+    buf_add(&name, slash ? path : "./", slash ? (size_t)(slash - path) + 1 : 2);
+    size_t dir_len = name.n;
+    DIR *dir = opendir(name.data);
+    if (!dir) die("%s: cannot read its directory: %s", path, strerror(errno));
+    *steps = NULL;
+    for (struct dirent *d; (d = readdir(dir));) {
+        if (strncmp(d->d_name, base, len) || d->d_name[len] != '.') continue;
+        const char *ckpt = d->d_name + len, *tmp = strstr(ckpt, ".tmp-");
+        if (tmp && tmp[5 + strspn(tmp + 5, "0123456789")] == 0) {
+            long pid = strtol(tmp + 5, NULL, 10);
+            if (pid <= 0 || (pid != getpid() && !(kill((pid_t)pid, 0) && errno == ESRCH))) continue;
+            name.n = dir_len;
+            buf_add(&name, d->d_name, strlen(d->d_name));
+            unlink(name.data);
+        } else if (!strncmp(ckpt, ".ckpt-", 6) && ckpt[6] && strlen(ckpt + 6) < 18 &&
+                   !ckpt[6 + strspn(ckpt + 6, "0123456789")]) {
+            *steps = xrealloc(*steps, (size_t)n + 1, sizeof **steps, "checkpoints");
+            int64_t step = strtoll(ckpt + 6, NULL, 10), i = n++;
+            for (; i > 0 && (*steps)[i - 1] > step; i--) (*steps)[i] = (*steps)[i - 1];
+            (*steps)[i] = step;
+        }
+    }
+    closedir(dir);
+    buf_free(&name);
+    return n;
+}
+
+OC_API void checkpoint_path(Buf *path, const char *out, int64_t step) {
+    path->n = 0;
+    buf_add(path, out, strlen(out));
+    buf_printf(path, ".ckpt-%06lld", (long long)step);
+}
+
+/* Removes the oldest checkpoints but for `keep`. Those with a step above `step` are ones that
+ * --resume passed over as damaged: the run will write them anew. */
+OC_API void prune_checkpoints(const char *out, int64_t step, int64_t keep) {
+    Buf path = { NULL, 0, 0 };
+    int64_t *steps;
+    int n = scan_outputs(out, &steps);
+    while (n && steps[n - 1] > step) n--;
+    for (int i = 0; i + keep < n; i++) {
+        checkpoint_path(&path, out, steps[i]);
+        unlink(path.data);
+    }
+    free(steps);
+    buf_free(&path);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. Reading one */
+
+/* Hides a checkpoint's opt.* from the trainer: only an annealing goes on with them. */
+OC_API void forget_optimizer(Gguf *g) {
+    Error e;
+    uint64_t kept = 0;
+    for (uint64_t i = 0; i < g->n_tensors; i++)
+        if (!is_optimizer(g->tensor[i].name)) g->tensor[kept++] = g->tensor[i];
+    g->n_tensors = kept;
+    free((void *)g->tensor_index);
+    if (!name_index(&g->tensor_index, g->tensor, kept, sizeof(Tensor), "tensor", &e))
+        die("%s", e.text);
+}
+
+/* Number opencoder.train.NAME of a checkpoint; false when it is not there. */
+OC_API bool get_count(const Gguf *g, const char *name, int64_t *out) {
+    char key[64];
+    snprintf(key, sizeof key, "opencoder.train.%s", name);
+    const GgufKey *k = gguf_key(g, key);
+    if (!k || k->type != GV_U64) return false;
+    memcpy(out, k->data, 8);
+    return *out >= 0;
+}
+
+/* Opens a checkpoint with all its checksums; false and e when it cannot be used. */
+OC_API bool open_checkpoint(Model *m, const char *path, bool adapter, Error *e) {
+    memset(m, 0, sizeof *m);
+    m->path = path;
+    bool ok = map_file(&m->map, path, e);
+    if (ok && !adapter) ok = model_parse(m, m->map.data, m->map.size, true, e);
+    if (ok && adapter) {
+        ok = gguf_parse(&m->gguf, m->map.data, m->map.size, e) && gguf_check_header(&m->gguf, e);
+        for (uint64_t i = 0; ok && i < m->gguf.n_tensors; i++)
+            ok = gguf_check_tensor(&m->gguf, i, e);
+    }
+    if (ok && !gguf_key(&m->gguf, "opencoder.train.recipe"))
+        ok = fail(e, "key opencoder.train.recipe: missing, expected a checkpoint of train");
+    if (!ok) model_close(m);
+    return ok;
+}
+
+/* Opens the newest checkpoint of `out` that is whole, telling stderr what happens unless `quiet`;
+ * false when there is none. `path` holds the name for as long as m is in use. */
+OC_API bool find_checkpoint(Model *m, const char *out, bool adapter, bool quiet, Buf *path) {
+    Error e;
+    int64_t *steps;
+    int n = scan_outputs(out, &steps);
+    bool found = false;
+    while (n && !found) {
+        checkpoint_path(path, out, steps[--n]);
+        found = open_checkpoint(m, path->data, adapter, &e);
+        if (quiet) continue;
+        if (found)
+            fprintf(stderr, "going on from %s\n", path->data);
+        else
+            fprintf(stderr, "%s: %s; passed over\n", path->data, e.text);
+    }
+    if (!found && !quiet) fprintf(stderr, "no checkpoint of %s to go on from: a new run\n", out);
+    free(steps);
+    return found;
+}
+
+#endif
