@@ -92,6 +92,19 @@ OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
     init_weights(m, *arena, (uint64_t)opt.seed, opt.init_std, opt.init_scaled);
 }
 
+/* How many numbers a model of this shape has; `multiplied`: those a token is multiplied with, all
+ * but the norms and the embedding's table. */
+OC_API double parameters(const Config *c, bool multiplied) {
+    int n;
+    double sum = 0;
+    TensorSpec *s = tensor_specs(c, &n);
+    for (int i = 0; i < n; i++)
+        if (!multiplied || (s[i].rows > 1 && (i || c->tied)))
+            sum += (double)s[i].rows * (double)s[i].cols;
+    free(s);
+    return sum;
+}
+
 /* ------------------------------------------------------------------------------------------------
  * 2. Files of a run */
 
@@ -173,6 +186,20 @@ OC_API bool get_count(const Gguf *g, const char *name, int64_t *out) {
     if (!k || k->type != GV_U64) return false;
     memcpy(out, k->data, 8);
     return *out >= 0;
+}
+
+/* The model of a file. An annealing goes on with the optimizer's state of a checkpoint, whose number
+ * of updates is then in *updates; nothing else does. */
+OC_API void start_from(Model *m, const char *path, bool anneal, int64_t *updates) {
+    if (opt.shape || opt.tokenizer || opt.dim || opt.layers || opt.heads || opt.kv_heads ||
+        opt.head_dim || opt.hidden || opt.ctx || opt.theta > 0 || opt.tied || opt.init_scaled)
+        die_usage("--init: given with options for a new model, expected one or the other");
+    model_open(m, path, opt.verify);
+    anneal = anneal && !opt.lora;
+    if (anneal && get_count(&m->gguf, "updates", updates)) return;
+    forget_optimizer(&m->gguf);
+    if (anneal)
+        fprintf(stderr, "%s: no optimizer state, as a checkpoint has: AdamW begins anew\n", path);
 }
 
 /* Opens a checkpoint with all its checksums; false and e when it cannot be used. */

@@ -126,6 +126,17 @@ OC_API void loader_add(Loader *l, const char *path, double weight, bool verify) 
         s->end = s->shard.head.n_tokens;
 }
 
+/* DATA[=WEIGHT]: the weight stands behind the last '=', unless a file has the whole name. */
+OC_API void loader_add_word(Loader *l, const char *word, bool *weighted, bool verify) {
+    char *equals = access(word, F_OK) ? strrchr((char *)(uintptr_t)word, '=') : NULL;
+    if (l->n_sources && *weighted != (equals != NULL))
+        die_usage("%s: expected a weight for every shard or for none", word);
+    double weight = equals ? parse_float(word, equals + 1, 1e-9, 1e9) : 0;
+    if (equals) *equals = 0; /* what is left of the argument is the path */
+    *weighted = equals != NULL;
+    loader_add(l, word, weight, verify);
+}
+
 /* Takes the last `fraction` of a source away from training, from the start of a document on.
  * False, and nothing changes, when that would be less than a row or most of the shard. */
 OC_API bool source_split(Source *s, Source *val, double fraction, int T) {

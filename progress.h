@@ -3,7 +3,8 @@
  * What to know first: the CSV is the record. It gets one line an update, written out at once; a
  * resumed run cuts it back to the step of its checkpoint and goes on, so it ends up as if nothing
  * had happened but for the columns of time; and the plot is drawn from it.
- * Sections: 1 the CSV, 2 the plot, 3 the line on stderr, 4 samples. Test: tests/test_trainloop.py. */
+ * Sections: 1 the CSV, 2 the plot, 3 the line on stderr, 4 samples.
+ * Test: tests/test_trainloop.py. */
 #ifndef OC_PROGRESS_H
 #define OC_PROGRESS_H
 

@@ -285,7 +285,7 @@ static void head_forward(float *out, float *lse, int H, const Head *a, int T, fl
 
 /* With p = softmax(s), s = q k^T scale, o = p v, for a query:
  *   dv_u += p_u do                 dp_u = do . v_u
- *   ds_u  = p_u (dp_u - sum_w p_w dp_w) = p_u (dp_u - do . o)      since dp_u/ds_w = p_u ([u=w] - p_w)
+ *   ds_u  = p_u (dp_u - sum_w p_w dp_w) = p_u (dp_u - do . o),   as dp_u/ds_w = p_u ([u=w] - p_w)
  *   dq    = scale sum_u ds_u k_u   dk_u += scale ds_u q
  * dq (T, D) is overwritten, dk and dv (T, D) add up over the query heads that share them. p, ds:
  * scratch (QUERIES, T) each. */
@@ -300,8 +300,8 @@ static void head_backward(float *dq, float *dk, float *dv, const float *lse, int
                   keys, a->D, 0); /* dp for now */
         for (int t = t0; t < t1; t++) {
             size_t row = (size_t)(t - t0) * (size_t)keys;
-            const float *o_t = a->out + (size_t)t * a->q_row,
-                        *do_t = a->dout + (size_t)t * a->q_row;
+            const float *o_t = a->out + (size_t)t * a->q_row;
+            const float *do_t = a->dout + (size_t)t * a->q_row;
             float sum = 0;
             head_probabilities(p + row, a, t, first, keys, lse[(size_t)t * (size_t)H]);
 #pragma omp simd reduction(+ : sum)
@@ -837,7 +837,7 @@ static double head_loss(Trainer *t, int n, bool train, float scale) {
 /* ------------------------------------------------------------------------------------------------
  * 6. Backward: the numbers are those of layer_forward, from the last to the first */
 
-/* dx (n, C) is d loss / d x' of the layer on the way in and d loss / d x on the way out. gate and up
+/* dx (n, C) is d loss / d x' of the layer on the way in, d loss / d x on the way out. gate and up
  * make room for their gradients. */
 static void layer_backward(Trainer *t, Layer *l, int B, int T) {
     const Config *c = &t->model.config;
@@ -901,7 +901,8 @@ static double trainer_loss(Trainer *t, const uint32_t *tokens, int B, int T) {
  * 7. AdamW, Loshchilov and Hutter, arXiv:1711.05101, as torch.optim.AdamW computes it */
 
 /* m = b1 m + (1 - b1) g    v = b2 v + (1 - b2) g^2
- * w = w (1 - lr decay) - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)    g: factor dw */
+ * w = w (1 - lr decay) - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
+ * with g = factor dw */
 static void trainer_update(Trainer *t, int64_t step, float lr, float factor) {
     const TrainOptions *o = &t->opt;
     float rate = lr / (float)(1 - pow((double)o->beta1, (double)step));
@@ -1077,18 +1078,6 @@ static void sum_ranks(float *x, size_t n, double *loss, int *stop) {
 #else
     (void)x, (void)n, (void)loss, (void)stop;
 #endif
-}
-
-static void start_from(Run *r, const char *path) {
-    if (opt.shape || opt.tokenizer || opt.dim || opt.layers || opt.heads || opt.kv_heads ||
-        opt.head_dim || opt.hidden || opt.ctx || opt.theta > 0 || opt.tied || opt.init_scaled)
-        die_usage("--init: given with options for a new model, expected one or the other");
-    model_open(&r->init, path, opt.verify);
-    bool carry = !strcmp(r->command, "anneal") && !opt.lora &&
-                 get_count(&r->init.gguf, count_name[UPDATES], &r->count[UPDATES]);
-    if (!carry) forget_optimizer(&r->init.gguf);
-    if (!carry && !mpi_rank && !strcmp(r->command, "anneal") && !opt.lora)
-        fprintf(stderr, "%s: no optimizer state, as a checkpoint has: AdamW begins anew\n", path);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -1302,28 +1291,6 @@ static void validate(Run *r, Update *u) {
 /* ------------------------------------------------------------------------------------------------
  * 12. Setting up, and the loop */
 
-/* DATA[=WEIGHT]: the weight stands behind the last '=', unless a file has the whole name. */
-static void add_source(Loader *l, const char *word, bool *weighted) {
-    char *equals = access(word, F_OK) ? strrchr((char *)(uintptr_t)word, '=') : NULL;
-    if (l->n_sources && *weighted != (equals != NULL))
-        die_usage("%s: expected a weight for every shard or for none", word);
-    double weight = equals ? parse_float(word, equals + 1, 1e-9, 1e9) : 0;
-    if (equals) *equals = 0; /* what is left of the argument is the path */
-    *weighted = equals != NULL;
-    loader_add(l, word, weight, opt.verify);
-}
-
-static double parameters(const Config *c, bool multiplied) {
-    int n;
-    double sum = 0;
-    TensorSpec *s = tensor_specs(c, &n);
-    for (int i = 0; i < n; i++)
-        if (!multiplied || (s[i].rows > 1 && (i || c->tied)))
-            sum += (double)s[i].rows * (double)s[i].cols;
-    free(s);
-    return sum;
-}
-
 /* Opens shards, and what validation wants of them. */
 static void open_data(Run *r, const char **word, int n) {
     const Model *m = &r->init;
@@ -1340,7 +1307,7 @@ static void open_data(Run *r, const char **word, int n) {
                         .doc_mask = opt.doc_mask };
     r->val = r->data; /* validation never packs */
     r->data.pack = opt.pack;
-    for (int i = 0; i < n; i++) add_source(&r->data, word[i], &weighted);
+    for (int i = 0; i < n; i++) loader_add_word(&r->data, word[i], &weighted, opt.verify);
     bool chat = !opt.pack;
     for (int i = 0; i < n; i++) chat |= is_chat(&r->data.source[i]);
     if (!chat) die_usage("--pack: given without a chat shard, expected one");
@@ -1498,7 +1465,7 @@ int main(int argc, char **argv) {
     if (resumed && !opt.lora)
         r->init = r->saved, memset(&r->saved, 0, sizeof r->saved);
     else if (opt.init)
-        start_from(r, opt.init);
+        start_from(&r->init, opt.init, !strcmp(r->command, "anneal"), &r->count[UPDATES]);
     else
         start_new(&r->init, &r->arena, &r->specs);
     open_data(r, word, n);

@@ -99,7 +99,8 @@ def start(name, *command, **more):
 
 
 def measure(steppers, rounds):
-    """{name: (seconds, processor seconds) of every round}, and the machine's operations per second in every round."""
+    """{name: (seconds, processor seconds) of every round}, and the machine's operations per second
+    in every round."""
     seconds, peak = {name: [] for name in steppers}, []
     for number in range(rounds):
         machine = MACHINE.search(output_of("stdout", "build/machine", 64))
