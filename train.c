@@ -22,9 +22,9 @@
  * Letters: B rows of T tokens, n = B T; C dim, H query heads, K key/value heads, D head_dim, F
  *          hidden_dim, V vocabulary, L layers. Loops: b, t, u (an earlier t), h, d.
  * Memory:  16 bytes a parameter (value, gradient, two moments), and activations, in floats,
- *            n (L (2C + 2HD + 2KD + 2F + H + 2) + 5C + 2HD + 2KD + F + 2)
- *          + (T + chunk) V ... see activation_floats. With --recompute, L sets of activations
- *          become one, and L inputs (n, C) stay.
+ *            n (L (2C + 2HD + 2KD + 2F + H + 2) + 4C + 2HD + 2KD + F + 2)
+ *          + chunk V + T (D + 128 threads), with LoRA + 2 n rank; chunk: see chunk_rows. With
+ *          --recompute, L sets of activations become one, and L inputs (n, C) stay.
  * Sections: 1 arithmetic, 2 ops in pairs, 3 the trainer, 4 forward, 5 backward, 6 AdamW,
  *           7 files; then the loop: ...
  * Tests: tests/test_train.c (PyTorch), test_ops.c (finite differences), test_agree.c (run.c). */
