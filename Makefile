@@ -71,7 +71,8 @@ $(1)/lib/%.o: %.c $(1)/flags
 $(1)/tests/test_%: $(1)/tests/test_%.o $(test_parts:%=$(1)/lib/%.o)
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
 # Includes train.c, for its static functions.
-$(1)/tests/test_ops: $(1)/tests/test_ops.o $(patsubst %,$(1)/lib/%.o,$(filter-out train,$(test_parts)))
+$(1)/tests/test_ops: $(1)/tests/test_ops.o \
+                     $(patsubst %,$(1)/lib/%.o,$(filter-out train,$(test_parts)))
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
 # Holds the command line, so that other flags or another compiler rebuild everything.
 $(1)/flags: FORCE

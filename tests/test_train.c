@@ -16,7 +16,7 @@
 #endif
 
 /* Each at most 10 times what was seen. A tensor's error is in units of its largest number. */
-#define GRADIENT_TOLERANCE 1e-5
+#define GRADIENT_TOLERANCE 3e-5
 #define LOSS_TOLERANCE     1e-6
 #define NORM_TOLERANCE     1e-5
 #define WEIGHT_TOLERANCE   5e-6
@@ -166,8 +166,8 @@ static Result first_step(const Model *m, const Reference *r, const TrainOptions 
     return result;
 }
 
-/* The gradients of wq and wk are 0 but for rounding where every token sees itself alone: what counts
- * as large at least is then the largest of all gradients. */
+/* The gradients of wq and wk are 0 but for rounding where every token sees itself alone: what
+ * counts as large at least is then the largest of all gradients. */
 static double least(const Reference *r, const Part *p, const Result *all) {
     double largest = 0;
     if (r->T > 1 || !(strstr(p->name, "attn_q") || strstr(p->name, "attn_k"))) return 0;
