@@ -92,8 +92,8 @@ OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
     init_weights(m, *arena, (uint64_t)opt.seed, opt.init_std, opt.init_scaled);
 }
 
-/* How many numbers a model of this shape has; `multiplied`: those a token is multiplied with, all
- * but the norms and the embedding's table. */
+/* How many numbers a model of this shape has; `multiplied`: those that a token is multiplied with,
+ * all but the norms and the embedding's table. */
 OC_API double parameters(const Config *c, bool multiplied) {
     int n;
     double sum = 0;

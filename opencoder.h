@@ -679,7 +679,7 @@ typedef struct {
     float *(*gradients)(Trainer *t, size_t *n);
     /* The weights as an engine runs them, and with LoRA the adapter; updates change both. */
     const Model *(*model)(Trainer *t, const Lora **adapter);
-    /* Adds the tensors (LoRA: the adapter's) and the optimizer's state behind w's keys, writes path. */
+    /* Adds the tensors (LoRA: the adapter), with the optimizer's state or not, and writes path. */
     void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);
     void (*close)(Trainer *t);
 } TrainerBackend;

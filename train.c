@@ -976,8 +976,9 @@ static void trainer_save(Trainer *t, GgufWriter *w, const char *path, bool optim
         for (int i = 0; i < t->n_params; i++) {
             char name[80];
             snprintf(name, sizeof name, "%s%s", prefix[b], t->param[i].name);
-            (t->opt.lora_rank ? gguf_add_matrix : gguf_add)(w, name, T_F32, t->param[i].rows,
-                                                            t->param[i].cols);
+            /* a matrix has two dimensions even with one row: an A of rank 1 */
+            gguf_add_dims(w, name, T_F32, t->param[i].decays ? 2 : 1, t->param[i].rows,
+                          t->param[i].cols);
         }
     gguf_begin(w, path);
     for (int b = 0; b < n_blocks; b++)
