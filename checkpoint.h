@@ -188,8 +188,8 @@ OC_API bool get_count(const Gguf *g, const char *name, int64_t *out) {
     return *out >= 0;
 }
 
-/* The model of a file. An annealing goes on with the optimizer's state of a checkpoint, whose number
- * of updates is then in *updates; nothing else does. */
+/* The model of a file. An annealing goes on with the optimizer's state of a checkpoint, whose
+ * number of updates is then in *updates; nothing else does. */
 OC_API void start_from(Model *m, const char *path, bool anneal, int64_t *updates) {
     if (opt.shape || opt.tokenizer || opt.dim || opt.layers || opt.heads || opt.kv_heads ||
         opt.head_dim || opt.hidden || opt.ctx || opt.theta > 0 || opt.tied || opt.init_scaled)

@@ -900,9 +900,8 @@ static double trainer_loss(Trainer *t, const uint32_t *tokens, int B, int T) {
 /* ------------------------------------------------------------------------------------------------
  * 7. AdamW, Loshchilov and Hutter, arXiv:1711.05101, as torch.optim.AdamW computes it */
 
-/* m = b1 m + (1 - b1) g    v = b2 v + (1 - b2) g^2
- * w = w (1 - lr decay) - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)
- * with g = factor dw */
+/* m = b1 m + (1 - b1) g    v = b2 v + (1 - b2) g^2    with g = factor dw
+ * w = w (1 - lr decay) - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps) */
 static void trainer_update(Trainer *t, int64_t step, float lr, float factor) {
     const TrainOptions *o = &t->opt;
     float rate = lr / (float)(1 - pow((double)o->beta1, (double)step));
@@ -976,9 +975,8 @@ static void trainer_save(Trainer *t, GgufWriter *w, const char *path, bool optim
         for (int i = 0; i < t->n_params; i++) {
             char name[80];
             snprintf(name, sizeof name, "%s%s", prefix[b], t->param[i].name);
-            /* a matrix has two dimensions even with one row: an A of rank 1 */
-            gguf_add_dims(w, name, T_F32, t->param[i].decays ? 2 : 1, t->param[i].rows,
-                          t->param[i].cols);
+            const Param *p = &t->param[i]; /* an A of rank 1 has two dimensions, too */
+            gguf_add_dims(w, name, T_F32, p->decays ? 2 : 1, p->rows, p->cols);
         }
     gguf_begin(w, path);
     for (int b = 0; b < n_blocks; b++)
