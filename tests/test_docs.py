@@ -22,6 +22,7 @@ import tempfile
 from check import ROOT, SCRATCH, check, end, program, short
 
 DOCUMENTS = ["README.md", "WALKTHROUGH.md"]
+PROGRAMS = ["run", "train", "convert", "tokenizer"]
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 DIFFERS = [(re.compile(r"\d+(\.\d+)? (tok/s|GB/s)"), r"N \2"),
            (re.compile(r"\b(avx512|avx2|plain), \d+ threads"), "LEVEL, N threads")]
@@ -108,15 +109,16 @@ def session(blocks, directory):
     """Runs blocks one after the other in one shell: [(exit code, stdout, stderr)] of those it came
     to the end of."""
     for name in os.listdir(ROOT):
-        if not name.startswith(".") and name not in ("build", "run", "convert", "tokenizer"):
+        if not name.startswith(".") and name not in ("build", *PROGRAMS):
             os.symlink(os.path.join(ROOT, name), os.path.join(directory, name))
-    for name in ("run", "convert", "tokenizer"):
+    for name in PROGRAMS:
         os.symlink(program(name), os.path.join(directory, name))
     mark = f"\nstatus=$?; echo '{MARK}' $status; echo '{MARK}' >&2\n"
     done = subprocess.run(["bash", "-c", "".join(block + mark for block in blocks)],
                           cwd=directory, stdin=subprocess.DEVNULL, capture_output=True,
                           timeout=250, check=False,
-                          env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"})
+                          env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8",
+                               "OMP_WAIT_POLICY": "passive"})
     out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     pieces = re.split(rf"{MARK} (\d+)\n", out)
     return list(zip(map(int, pieces[1::2]), pieces[0::2], err.split(MARK + "\n")))
