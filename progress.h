@@ -164,6 +164,8 @@ OC_API void report_update(Progress *p, const Update *u) {
     double share = p->pace > 0 ? 0.1 : 1;
     p->pace += share * (seconds - p->pace);
     p->rate += share * (rate - p->rate);
+    if (p->peak > 0)
+        p->peak = fmax(p->peak, p->rate * p->flops); /* it was measured beside others */
     p->last = t;
     csv_add(p, u, t - p->begun, rate);
     show_update(p, u);
