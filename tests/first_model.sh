@@ -37,7 +37,7 @@ copy '==' "$out/val"
 step ./tokenizer train "$out/train" -o "$out/vocab.gguf" --vocab 2048
 step ./tokenizer pack "$out/train" -o "$out/train.tok" --tokenizer "$out/vocab.gguf"
 step ./tokenizer pack "$out/val" -o "$out/val.tok" --tokenizer "$out/vocab.gguf"
-for part in train:stage1:2500 train:stage2:500 val:val-pairs:200; do
+for part in train:stage1:2500 train:stage2:1200 val:val-pairs:200; do
     IFS=: read -r from to limit <<< "$part"
     step python3 tests/docstring_pairs.py "$out/$from" "$out/$to.jsonl" --limit "$limit"
     step ./tokenizer pack "$out/$to.jsonl" -o "$out/$to.tok" --tokenizer "$out/vocab.gguf"
@@ -58,7 +58,7 @@ step ./train sft "$out/stage1.tok" --stage 1 --val "$out/val-pairs.tok" \
     --plot "$out/sft1.svg" -o "$out/sft1.bin"
 step ./train sft "$out/stage2.tok" --stage 2 --val "$out/val-pairs.tok" \
     --init "$out/sft1.bin" \
-    --epochs 2 --batch 16 --seq-len 384 --lr 5e-4 --val-every 20 --log-every 20 \
+    --epochs 1 --batch 16 --seq-len 384 --lr 3e-4 --val-every 25 --log-every 25 \
     --plot "$out/sft2.svg" -o "$out/chat.bin"
 
 step ./run "$out/annealed.bin" -i "def read_file(path):" -n 60 -q
