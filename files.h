@@ -504,6 +504,18 @@ OC_API void out_commit(OutFile *o) {
     buf_free(&dir);
 }
 
+/* Can PATH be written, and is it another place than OTHER (or NULL)? To be known before the work. */
+OC_API void out_try(const char *path, const char *other) {
+    OutFile o;
+    char name[4096];
+    out_open(&o, path);
+    close(o.fd);
+    snprintf(name, sizeof name, "%s.tmp-%ld", other ? other : "", (long)getpid());
+    bool same = other && same_file(oc_unfinished, name);
+    out_remove_unfinished();
+    if (same) die_usage("%s: is to be written twice, expected another name than %s", path, other);
+}
+
 /* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID of processes that were killed before they could
  * do so themselves. */
 OC_API void out_sweep(const char *path) {

@@ -1371,7 +1371,7 @@ static void open_trainer(Run *r, bool resumed) {
      * scores and values of T / 2 earlier positions on average. */
     p->flops = (opt.lora ? 4 : 6) * parameters(c, true) +
                6.0 * c->n_layers * c->n_heads * c->head_dim * (double)opt.seq_len;
-    p->peak = matmul_peak(opt.bf16) * 1e9;
+    p->peak = r->steps > 20 ? matmul_peak(opt.bf16) * 1e9 : 0; /* measuring takes 0.1 s */
     fprintf(stderr,
             "%s: %.4g parameters, %llu rows of %lld an epoch, %lld updates of %lld rows, "
             "%llu rows for validation, %s, %d threads\n",

@@ -182,7 +182,6 @@ OC_API void protect_inputs(const char *out, const Loader *l) {
 /* Will it be possible to write? To be known now, not after hours of training. */
 OC_API void check_outputs(const Loader *l) {
     Buf csv = { 0 }, last = { 0 };
-    OutFile file;
     buf_add(&last, opt.out, strlen(opt.out));
     buf_add(&csv, opt.out, strlen(opt.out));
     buf_add(&csv, ".csv", 4);
@@ -190,12 +189,13 @@ OC_API void check_outputs(const Loader *l) {
     protect_inputs(opt.out, l);
     protect_inputs(csv.data, l);
     out_sweep(opt.out);
-    if (opt.plot && (!strcmp(opt.plot, opt.out) || !strcmp(opt.plot, csv.data)))
-        die_usage("--plot: %s is written too, expected another name", opt.plot);
-    if (opt.plot) protect_inputs(opt.plot, l), out_sweep(opt.plot);
-    out_open(&file, last.data); /* a checkpoint has the longest name */
-    close(file.fd);
-    out_remove_unfinished();
+    if (opt.plot) {
+        protect_inputs(opt.plot, l);
+        out_sweep(opt.plot);
+        out_try(opt.plot, opt.out);
+        out_try(opt.plot, csv.data);
+    }
+    out_try(last.data, NULL); /* a checkpoint has the longest name */
     buf_free(&csv);
     buf_free(&last);
 }

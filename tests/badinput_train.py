@@ -15,9 +15,9 @@ import subprocess
 import badinput_case
 from badinput_case import (SECONDS, accept, act, broken, command_line, environment, reject, start,
                            tree, usage)
-from badinput_files import (A, ARRAY, BYTES, EOS, F32, F64, I32, LFS, Q8_0, STR, TOKENS, U32, U64,
-                            CODES, Gguf, crc32c, q8_0, weights)
-from badinput_line import HUGE, JUNK, NO_FLOAT
+from badinput_files import (A, ARRAY, BYTES, CODES, EOS, F32, F64, LFS, Q8_0, STR, TOKENS, U32, U64,
+                            Gguf, crc32c, q8_0)
+from badinput_line import JUNK
 from check import short
 from tok_file import CHAT, NO_LOSS, chat, shard, vocab_crc
 
@@ -81,10 +81,12 @@ def damaged_headers():
         for field, (form, at) in FIELDS.items():
             (now,) = struct.unpack_from(form, whole, at)
             top = (1 << 64 if form == "<Q" else 1 << 32) - 1
-            for value in sorted({0, now + 1, now - 1, 1 << 20, top, top >> 1, 5} - {now, -1}):
+            values = {0, now + 1, now - 1, top, top >> 1} if name == "t.tok" else {0, now + 1}
+            for value in sorted(values - {now, -1}):
                 bad = {**files(), name: header(whole, form, at, value)}
                 fine = field == "n_documents" and (now < value <= len(ids()) or name == "t.tok"
                                                    and value <= len(ids()))
+                fine |= field == "vocab_size" and EOS < value < now
                 fine |= field == "end_id" and name == "t.tok" and value < len(TOKENS)
                 fine |= field == "kind" and name == "c.tok" and value == 0
                 if fine:
@@ -93,14 +95,13 @@ def damaged_headers():
         for at, what in (0, "magic"), (60, "header_crc"), (64, "padding"), (1023, "padding"):
             bad = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:]
             yield fails(f"{name}: {what} at {at}", command, name, files={**files(), name: bad})
-        for size in (1, 7, 8, 11, 12, 59, 60, 63, 64, 1023, 1024, 1025, 1026, len(whole) - 1,
-                     len(whole) - 2, len(whole) - 4):
+        for size in (1, 8, 12, 60, 64, 1023, 1024, 1025, len(whole) - 1, len(whole) - 4):
             yield fails(f"{name}: cut to {size} bytes", command, name,
                         files={**files(), name: whole[:size]})
         yield fails(f"{name}: a byte more", command, name, files={**files(), name: whole + b"\0"})
         yield fails(f"{name}: doubled", command, name, files={**files(), name: whole * 2})
         noise = random.Random(6)
-        for at in [*noise.sample(range(64), 8), *noise.sample(range(64, len(whole)), 8)]:
+        for at in [*noise.sample(range(64), 4), *noise.sample(range(64, len(whole)), 4)]:
             bit = 1 << noise.randrange(8)
             bad = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1:]
             yield fails(f"{name}: bit {bit} of byte {at} flipped", command, name,
@@ -135,7 +136,7 @@ def odd_shards():
         bad = {**files(), target: content}
         made = ("x.csv",) if word.startswith("id") else ()
         yield fails(f"shard: {name}", command, target, word, files=bad, made=made)
-        if not word.startswith("id"):
+        if not word.startswith(("id", "octokens")):
             yield fails(f"--val: {name}", "train pretrain good.tok --init m.gguf -o x -t 8 -n 1 "
                         f"--val {target}", target, word, files={**bad, "good.tok": shard(ids())})
     for name, command, content in (
@@ -303,7 +304,7 @@ def checkpoints():
                     files=with_checkpoint(whole[:size]))
     nan = changed(first, lambda g: g.poke("blk.0.attn_q.weight", 3, math.nan))
     yield fails("checkpoint: a weight is NaN", RESUME, "update 2", "finite",
-                files=with_checkpoint(nan))
+                files=with_checkpoint(nan), **change_csv)
     huge = changed(first, lambda g: g.poke("opt.v.blk.0.attn_q.weight", 3, math.nan))
     yield works("checkpoint: a moment is NaN", RESUME, done, files=with_checkpoint(huge),
                 **change_csv)
@@ -322,13 +323,11 @@ def checkpoints():
             "without a pair": drop("blk.0.attn_q.weight.lora_a"),
             "a B of another shape": lambda g: g.tensor("blk.0.attn_q.weight.lora_b").__setitem__(
                 1, (4, 2)),
-            "without alpha": None,
             "without opt.m": lambda g: [g.drop(t[0]) for t in list(g.tensors)
                                         if t[0][:6] == "opt.m."],
             "no tensors": lambda g: g.tensors.clear()}.items():
-        if change:
-            yield fails(f"adapter: {name}", ADAPTER + " --resume",
-                        files=with_checkpoint(changed(first, change, ADAPTER), ADAPTER))
+        yield fails(f"adapter: {name}", ADAPTER + " --resume",
+                    files=with_checkpoint(changed(first, change, ADAPTER), ADAPTER))
     anneal = f"train anneal t.tok --init ck -o x {SMALL}"
     for name in ("opt.m without opt.v", "without opt", "opt.v transposed", "without updates",
                  "updates too large"):
@@ -405,12 +404,12 @@ def options():
     whole = {"-n": 1 << 30, "-b": 1 << 24, "-m": 65536, "-t": 1 << 24, "-j": 1024, "--keep": 1 << 20,
              "--lora": 4096, "--save-every": 1 << 30, "--seed": 9 * 10 ** 15, "--stage": 2}
     for option, most in whole.items():
-        for text in (JUNK[1], JUNK[2], "1.5", "", "nan", HUGE[0], str(most + 1), "-2"):
+        for text in (JUNK[1], str(most + 1), "-2"):
             yield refuses(f"{option} {text!r}", [*PRETRAIN.split(), option, text], option,
                           "whole number")
-    for option, most in (("--lr", 10), ("--beta1", 1), ("--eps", 2), ("--clip", 2e9),
+    for option, most in (("--lr", 11), ("--beta1", 1), ("--eps", 2), ("--clip", 2e9),
                          ("--val-fraction", 0.6), ("--decay-fraction", 2), ("--epochs", 2e6)):
-        for text in (*NO_FLOAT[1:3], "nan", "inf", "1e400", "", str(most), "-1"):
+        for text in ("nan", str(most)):
             yield refuses(f"{option} {text!r}", [*PRETRAIN.split(), option, text], option,
                           "a number")
     for words, mention in (
@@ -455,8 +454,6 @@ def in_place(name, prepare, command, judge):
     def run(directory):
         prepare(directory)
         before = tree(directory)
-        if badinput_case.ASAN and os.getuid() == 0 and prepare.__name__ == "closed_directory":
-            return None
         done = start(command, directory)
         return broken(done) or judge(done, before, tree(directory))
     return act(f"train: {name}", run, files())
@@ -492,14 +489,14 @@ def outputs():
         yield refuses(f"OUT is {name}", PRETRAIN.replace("-o x", f"-o {name}"), name, "another name")
         yield refuses(f"--plot is {name}", f"{PRETRAIN} --plot {name}", name, "another name")
     yield refuses("OUT is --val", f"{PRETRAIN} --val c.tok -o c.tok", "c.tok", "another name")
-    yield refuses("OUT is -z", "train pretrain t.tok -z m.gguf --shape tiny -t 8 -b 1 -n 1 "
-                  "-o m.gguf", "m.gguf", "another name")
+    yield refuses("OUT is -z", "train pretrain t.tok -z m.gguf --dim 4 --heads 1 --layers 1 "
+                  "-t 8 -b 1 -n 1 -o m.gguf", "m.gguf", "another name")
     data = {**files(), "x.csv": files()["t.tok"]}
     yield refuses("OUT.csv is the data", PRETRAIN.replace("t.tok", "x.csv"), "x.csv",
                   "another name", files=data)
-    yield refuses("--plot is OUT", PRETRAIN + " --plot x", "--plot", "x")
-    yield refuses("--plot is OUT.csv", PRETRAIN + " --plot x.csv", "--plot", "x.csv")
-    yield fails("--plot is ./OUT.csv", PRETRAIN + " --plot ./x.csv", "./x.csv", made=("x.csv",))
+    for name in "x", "x.csv", "./x.csv", "no/../x.csv":
+        yield refuses(f"--plot is {name}", f"{PRETRAIN} --plot {name}", name, "twice",
+                      files={**files(), "no/file": b""})
     long = {f"OUT of {n} bytes": "o" * n for n in (5000, 260, 252, 245, 238)}
     for title, name in long.items():
         yield fails(title, PRETRAIN.replace("-o x", f"-o {name}"), "too long")
@@ -508,7 +505,7 @@ def outputs():
         yield fails(f"--plot {name}", f"{PRETRAIN} --plot {name}", name, "directory")
     for name in "/dev/full", "/dev/null", ".", "..", "/":
         yield fails(f"OUT {name}", PRETRAIN.replace("-o x", f"-o {name}"), name, "regular")
-        yield fails(f"--plot {name}", f"{PRETRAIN} --plot {name}", name, made=("x.csv",))
+        yield fails(f"--plot {name}", f"{PRETRAIN} --plot {name}", name)
     for name in "no.tok", "/dev/null", "/dev/zero", ".", "", "x" * 300, "a\n\x1b[31mb":
         yield fails(f"data {name[:9]!r}", ["train", "pretrain", name, "--init", "m.gguf", "-o", "x"],
                     name[:1])
@@ -524,12 +521,12 @@ def outputs():
     for name, command in (("x.csv", PRETRAIN), ("x", PRETRAIN), ("p.svg", PRETRAIN +
                           " --plot p.svg"), ("f", PRETRAIN.replace("t.tok", "f")),
                           ("f", PRETRAIN.replace("m.gguf", "f")), ("f", PRETRAIN + " --val f")):
-        yield in_place(f"{name} is a FIFO, {command[-14:]}", pipe(name), command,
+        yield in_place(f"{name} is a FIFO: {command[15:]}", pipe(name), command,
                        refused_with(name, "regular", may_be_new=("x.csv",)))
     for name in "x.csv", "x", "p.svg", "x.ckpt-000002":
         yield in_place(f"{name} is a directory", folder(name), PRETRAIN + " --plot p.svg",
                        refused_with(name, may_be_new=("x.csv",)))
-    for name in "x.csv", "x.ckpt-000002.tmp-0", "p.svg":
+    for name in "x.csv", "p.svg":
         yield act(f"train: a directory that takes no files, {name}",
                   functools.partial(read_only, name), files())
     yield act("train: stderr closed", functools.partial(closed, "2>&-"), files())
@@ -553,7 +550,7 @@ def read_only(name, directory):
     try:
         done = start(PRETRAIN + " --plot p.svg", directory,
                      **({"user": 65534} if os.getuid() == 0 else {}))
-        return broken(done) or refused_with("x", "Permission denied")(done, before,
+        return broken(done) or refused_with("Permission denied")(done, before,
                                                                        tree(directory))
     except PermissionError:
         return None
@@ -634,7 +631,7 @@ def tokenizers():
             "j.jsonl": b'{"text": "abc"}\n', "bad.jsonl": b"{\n[]\n{\"text\": 5}\n",
             "c.jsonl": b'{"instruction": "a", "output": "b"}\n'}
     pack = "tokenizer pack a.txt --tokenizer v -o x.tok"
-    train = "tokenizer train a.txt --vocab 270 -o x.gguf"
+    train = "tokenizer train a.txt --vocab 275 -o x.gguf"
     for name, command, words, code in (
             ("no input", "tokenizer pack -o x --tokenizer v", ["no input"], 2),
             ("no -o", "tokenizer pack a.txt --tokenizer v", ["-o"], 2),
@@ -660,11 +657,11 @@ def tokenizers():
             ("no text", "tokenizer train -o x --vocab 300", ["no text"], 2),
             ("no -o", "tokenizer train a.txt --vocab 300", ["-o"], 2),
             ("no --vocab", "tokenizer train a.txt -o x", ["--vocab"], 2),
-            ("--vocab 0", train.replace("270", "0"), ["--vocab"], 2),
-            ("--vocab -1", train.replace("270", "-1"), ["--vocab"], 2),
-            ("--vocab 2^40", train.replace("270", str(1 << 40)), ["--vocab"], 2),
-            ("--vocab too small", train.replace("270", "261"), ["--vocab", "at least"], 1),
-            ("--vocab too large", train.replace("270", "5000"), ["--vocab", "at most"], 1),
+            ("--vocab 0", train.replace("275", "0"), ["--vocab"], 2),
+            ("--vocab -1", train.replace("275", "-1"), ["--vocab"], 2),
+            ("--vocab 2^40", train.replace("275", str(1 << 40)), ["--vocab"], 2),
+            ("--vocab too small", train.replace("275", "261"), ["--vocab", "at least"], 1),
+            ("--vocab too large", train.replace("275", "5000"), ["--vocab", "at most"], 1),
             ("OUT is the text", train.replace("x.gguf", "a.txt"), ["a.txt"], 2),
             ("OUT is --model", train + " --model x.gguf", ["--model"], 2),
             ("OUT is ./--model", train + " --model ./x.gguf", ["x.gguf"], 2),
