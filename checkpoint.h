@@ -3,14 +3,13 @@
  * What to know first: checkpoints are GGUF files OUT.ckpt-NNNNNN that ./run opens too; beside the
  * weights they hold AdamW's state, opt.m.* and opt.v.*, and keys opencoder.train.*. Because files.h
  * writes to OUT...tmp-PID and renames, a run that is killed leaves whole checkpoints and, at most,
- * one temporary file, which the next run removes.
+ * one temporary file, which the next run removes (out_sweep).
  * Sections: 1 new weights, 2 files of a run, 3 reading one. Test: tests/test_trainloop.py. */
 #ifndef OC_CHECKPOINT_H
 #define OC_CHECKPOINT_H
 
 #include "loader.h"        /* mix_key; opencoder.h: Model */
 #include "train_options.h" /* opt: the shape of a new model */
-#include <dirent.h>        /* readdir */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. New weights */
@@ -92,45 +91,24 @@ OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
     init_weights(m, *arena, (uint64_t)opt.seed, opt.init_std, opt.init_scaled);
 }
 
-/* How many numbers a model of this shape has; `multiplied`: those that a token is multiplied with,
- * all but the norms and the embedding's table. */
-OC_API double parameters(const Config *c, bool multiplied) {
-    int n;
-    double sum = 0;
-    TensorSpec *s = tensor_specs(c, &n);
-    for (int i = 0; i < n; i++)
-        if (!multiplied || (s[i].rows > 1 && (i || c->tied)))
-            sum += (double)s[i].rows * (double)s[i].cols;
-    free(s);
-    return sum;
-}
-
 /* ------------------------------------------------------------------------------------------------
  * 2. Files of a run */
 
-/* What belongs to PATH in its directory: collects the numbers of PATH.ckpt-N, ascending, in *steps
- * (to be freed), and removes PATH*.tmp-PID of processes that are gone. Returns how many. */
+/* Collects the numbers of PATH.ckpt-N, ascending, in *steps (to be freed). Returns how many. */
 OC_API int scan_outputs(const char *path, int64_t **steps) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     size_t len = strlen(base);
     int n = 0;
     Buf name = { 0 };
     buf_add(&name, slash ? path : "./", slash ? (size_t)(slash - path) + 1 : 2);
-    size_t dir_len = name.n;
     DIR *dir = opendir(name.data);
     if (!dir) die("%s: cannot read its directory: %s", path, strerror(errno));
     *steps = NULL;
     for (struct dirent *d; (d = readdir(dir));) {
         if (strncmp(d->d_name, base, len) || d->d_name[len] != '.') continue;
-        const char *ckpt = d->d_name + len, *tmp = strstr(ckpt, ".tmp-");
-        if (tmp && tmp[5 + strspn(tmp + 5, "0123456789")] == 0) {
-            long pid = strtol(tmp + 5, NULL, 10);
-            if (pid <= 0 || (pid != getpid() && !(kill((pid_t)pid, 0) && errno == ESRCH))) continue;
-            name.n = dir_len;
-            buf_add(&name, d->d_name, strlen(d->d_name));
-            unlink(name.data);
-        } else if (!strncmp(ckpt, ".ckpt-", 6) && ckpt[6] && strlen(ckpt + 6) < 18 &&
-                   !ckpt[6 + strspn(ckpt + 6, "0123456789")]) {
+        const char *ckpt = d->d_name + len;
+        if (!strncmp(ckpt, ".ckpt-", 6) && ckpt[6] && strlen(ckpt + 6) < 18 &&
+            !ckpt[6 + strspn(ckpt + 6, "0123456789")]) {
             *steps = xrealloc(*steps, (size_t)n + 1, sizeof **steps, "checkpoints");
             int64_t step = strtoll(ckpt + 6, NULL, 10), i = n++;
             for (; i > 0 && (*steps)[i - 1] > step; i--) (*steps)[i] = (*steps)[i - 1];
@@ -178,14 +156,32 @@ OC_API void forget_optimizer(Gguf *g) {
         die("%s", e.text);
 }
 
-/* Number opencoder.train.NAME of a checkpoint; false when it is not there. */
+/* Number opencoder.train.NAME of a checkpoint; false, and *out stays, when it is not there. */
 OC_API bool get_count(const Gguf *g, const char *name, int64_t *out) {
     char key[64];
     snprintf(key, sizeof key, "opencoder.train.%s", name);
     const GgufKey *k = gguf_key(g, key);
     if (!k || k->type != GV_U64) return false;
-    memcpy(out, k->data, 8);
-    return *out >= 0;
+    int64_t value;
+    memcpy(&value, k->data, 8);
+    if (value < 0 || value >> 56) return false; /* sums of a few stay below 2^63 */
+    *out = value;
+    return true;
+}
+
+/* Do m and v of the optimizer stand beside every weight, in its shape? */
+OC_API bool has_moments(const Gguf *g, Error *e) {
+    for (uint64_t i = 0; i < 2 * g->n_tensors; i++) {
+        const Tensor *w = &g->tensor[i / 2];
+        if (is_optimizer(w->name)) continue;
+        char name[96];
+        snprintf(name, sizeof name, "opt.%c.%.*s", i % 2 ? 'v' : 'm', STR(w->name));
+        const Tensor *o = gguf_tensor(g, name);
+        if (!o || o->type != T_F32 || o->rows != w->rows || o->cols != w->cols)
+            return fail(e, "tensor %s: missing or wrong, expected f32 %d x %d", name, w->rows,
+                        w->cols);
+    }
+    return true;
 }
 
 /* The model of a file. An annealing goes on with the optimizer's state of a checkpoint, whose
@@ -196,7 +192,8 @@ OC_API void start_from(Model *m, const char *path, bool anneal, int64_t *updates
         die_usage("--init: given with options for a new model, expected one or the other");
     model_open(m, path, opt.verify);
     anneal = anneal && !opt.lora;
-    if (anneal && get_count(&m->gguf, "updates", updates)) return;
+    Error e;
+    if (anneal && has_moments(&m->gguf, &e) && get_count(&m->gguf, "updates", updates)) return;
     forget_optimizer(&m->gguf);
     if (anneal)
         fprintf(stderr, "%s: no optimizer state, as a checkpoint has: AdamW begins anew\n", path);
@@ -215,12 +212,14 @@ OC_API bool open_checkpoint(Model *m, const char *path, bool adapter, Error *e) 
     }
     if (ok && !gguf_key(&m->gguf, "opencoder.train.recipe"))
         ok = fail(e, "key opencoder.train.recipe: missing, expected a checkpoint of train");
+    ok = ok && has_moments(&m->gguf, e);
     if (!ok) model_close(m);
     return ok;
 }
 
 /* Opens the newest checkpoint of `out` that is whole, telling stderr what happens unless `quiet`;
- * false when there is none. `path` holds the name for as long as m is in use. */
+ * false when there is none. Where none of several can be used the program ends: to begin anew would
+ * write over them and the record. `path` holds the name for as long as m is in use. */
 OC_API bool find_checkpoint(Model *m, const char *out, bool adapter, bool quiet, Buf *path) {
     Error e;
     int64_t *steps;
@@ -229,6 +228,9 @@ OC_API bool find_checkpoint(Model *m, const char *out, bool adapter, bool quiet,
     while (n && !found) {
         checkpoint_path(path, out, steps[--n]);
         found = open_checkpoint(m, path->data, adapter, &e);
+        if (!found && !n)
+            die("%s: %s; expected a checkpoint to go on from, and it is the last one", path->data,
+                e.text);
         if (quiet) continue;
         if (found)
             fprintf(stderr, "going on from %s\n", path->data);

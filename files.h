@@ -16,6 +16,7 @@
 #define _GNU_SOURCE /* O_NONBLOCK, mkstemp, MAP_* under -std=c11 */
 #endif
 #include <ctype.h>  /* isspace */
+#include <dirent.h> /* readdir: find what a killed process left */
 #include <errno.h>  /* errno, ERANGE */
 #include <fcntl.h>  /* open */
 #include <math.h>   /* isfinite */
@@ -265,7 +266,11 @@ OC_API const Option *find_option(const Option *table, const char *a, size_t n) {
  * most `most` of them. -h and --version are answered here. Returns how many are positional. */
 OC_API int parse_options(int argc, char **argv, const Option *table, const char *usage,
                          const char **positional, int most) {
-    int n = 0;
+    int n = 0, null;
+    if (fcntl(2, F_GETFD) < 0 && (null = open("/dev/null", O_WRONLY)) >= 0 && null != 2) {
+        dup2(null, 2); /* or the next file to be opened becomes stderr, and gets the messages */
+        close(null);
+    }
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *equals = strncmp(a, "--", 2) ? NULL : strchr(a, '=');
         if (!strcmp(a, "-h") || !strcmp(a, "--help"))
@@ -386,6 +391,12 @@ OC_API void read_file(const char *path, Buf *b) {
     close(fd);
 }
 
+/* Do both names lead to one file that is there? */
+OC_API bool same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 /* A bounds-checked place in a buffer. Every reader of binary data is written with these two. */
 typedef struct {
     const uint8_t *p, *end;
@@ -491,6 +502,42 @@ OC_API void out_commit(OutFile *o) {
         close(fd);
     }
     buf_free(&dir);
+}
+
+/* Can PATH be written, and is it another place than OTHER (or NULL)? To be known before the work. */
+OC_API void out_try(const char *path, const char *other) {
+    OutFile o;
+    char name[4096];
+    out_open(&o, path);
+    close(o.fd);
+    snprintf(name, sizeof name, "%s.tmp-%ld", other ? other : "", (long)getpid());
+    bool same = other && same_file(oc_unfinished, name);
+    out_remove_unfinished();
+    if (same) die_usage("%s: is to be written twice, expected another name than %s", path, other);
+}
+
+/* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID of processes that were killed before they could
+ * do so themselves. */
+OC_API void out_sweep(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    Buf name = { NULL, 0, 0 };
+    buf_add(&name, slash ? path : "./", slash ? (size_t)(slash - path) + 1 : 2);
+    size_t dir_len = name.n, len = strlen(base);
+    DIR *dir = opendir(name.data);
+    if (!dir) die("%s: cannot read its directory: %s", path, strerror(errno));
+    for (struct dirent *d; (d = readdir(dir));) {
+        if (strncmp(d->d_name, base, len) || d->d_name[len] != '.') continue;
+        const char *tmp = strstr(d->d_name + len, ".tmp-");
+        if (!tmp || tmp[5 + strspn(tmp + 5, "0123456789")]) continue;
+        long pid = strtol(tmp + 5, NULL, 10);
+        if (pid <= 0 || pid > INT32_MAX || pid == getpid()) continue;
+        if (!kill((pid_t)pid, 0) || errno != ESRCH) continue; /* it lives */
+        name.n = dir_len;
+        buf_add(&name, d->d_name, strlen(d->d_name));
+        unlink(name.data);
+    }
+    closedir(dir);
+    buf_free(&name);
 }
 
 #endif

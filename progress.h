@@ -51,18 +51,22 @@ OC_API size_t csv_until(const Buf *text, int64_t step) {
     return at;
 }
 
-/* Opens OUT.csv behind the line of `step`; an empty one when a run begins. */
+/* Opens OUT.csv behind the line of `step`; an empty one when a run begins. Only a file that train
+ * has made is cut. */
 OC_API void csv_open(Progress *p, const char *out, int64_t step) {
     Buf text = { NULL, 0, 0 }, path = { NULL, 0, 0 };
     buf_add(&path, out, strlen(out));
     buf_add(&path, ".csv", 4);
     p->path = path.data;
     size_t keep = 0, head = sizeof csv_header - 1;
-    if (step > 0 && !access(p->path, F_OK)) {
+    struct stat st;
+    if (!stat(p->path, &st)) {
+        if (!S_ISREG(st.st_mode))
+            die("%s: exists and is not a regular file, expected the record of a run", p->path);
         read_file(p->path, &text);
-        if (text.n && (text.n < head || memcmp(text.data, csv_header, head)))
-            die("%s: first line is not that of train, expected the record of this run", p->path);
-        if (text.n) keep = csv_until(&text, step);
+        if (text.n && memcmp(text.data, csv_header, text.n < head ? text.n : head))
+            die("%s: first line is not that of train, expected the record of a run", p->path);
+        if (step > 0 && text.n >= head) keep = csv_until(&text, step);
         if (truncate(p->path, (off_t)keep)) die("%s: cannot cut: %s", p->path, strerror(errno));
     }
     p->csv = fopen(p->path, keep ? "a" : "w");
@@ -169,6 +173,19 @@ OC_API void report_update(Progress *p, const Update *u) {
     p->last = t;
     csv_add(p, u, t - p->begun, rate);
     show_update(p, u);
+}
+
+/* How many numbers a model of this shape has; `multiplied`: those that a token is multiplied with,
+ * all but the norms and the embedding's table. */
+OC_API double parameters(const Config *c, bool multiplied) {
+    int n;
+    double sum = 0;
+    TensorSpec *s = tensor_specs(c, &n);
+    for (int i = 0; i < n; i++)
+        if (!multiplied || (s[i].rows > 1 && (i || c->tied)))
+            sum += (double)s[i].rows * (double)s[i].cols;
+    free(s);
+    return sum;
 }
 
 /* ------------------------------------------------------------------------------------------------

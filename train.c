@@ -1052,7 +1052,7 @@ static void on_bus_error(int sig) {
     _exit(1);
 }
 
-/* Ctrl-C and its kin end the run after the running micro-batch, unless they are ignored (nohup). */
+/* Ctrl-C and its kin end the run after a micro-batch, unless ignored (nohup); a lost stderr not. */
 static void catch_signals(void) {
     int ends[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_RESTART }, old;
@@ -1061,7 +1061,7 @@ static void catch_signals(void) {
             (old.sa_handler != SIG_IGN && sigaction(ends[i], &act, NULL)))
             die("signals: cannot install handlers: %s", strerror(errno));
     act.sa_handler = on_bus_error;
-    if (sigaction(SIGBUS, &act, NULL) || signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
+    if (sigaction(SIGBUS, &act, NULL) || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         die("signals: cannot install handlers: %s", strerror(errno));
 }
 
@@ -1148,8 +1148,9 @@ static void load_state(Run *r, const Model *m) {
     if (!gguf_array(&m->gguf, "opencoder.train.cursors", GV_U64, 2 * (uint64_t)r->data.n_sources,
                     &cursors, &e))
         die("%s: %s", m->path, e.text);
-    if (!cursors || !mean || mean->type != GV_F64)
-        die("%s: keys opencoder.train.cursors, mean_loss: expected u64 and f64", m->path);
+    if (!cursors || !mean || mean->type != GV_F64 || r->count[STEP] > r->steps)
+        die("%s: keys opencoder.train.cursors, mean_loss, step: expected u64, f64, at most %lld",
+            m->path, (long long)r->steps);
     memcpy(&r->mean_loss, mean->data, 8);
     for (int i = 0; i < r->data.n_sources; i++) {
         memcpy(&r->data.source[i].used, cursors->data + 16 * i, 8);
@@ -1333,8 +1334,7 @@ static void resolve(Run *r) {
     if (!opt.batch && !opt.batch_tokens)
         opt.batch = parameters(&r->init.config, false) > 1e9 ? 1024 : 32768 / opt.seq_len;
     if (!opt.batch) opt.batch = 1;
-    if (!opt.micro_batch) opt.micro_batch = opt.seq_len < 4096 ? 4096 / opt.seq_len : 1;
-    if (opt.micro_batch > opt.batch) opt.micro_batch = opt.batch;
+    choose_micro_batch();
     if (opt.tokens) opt.steps = opt.tokens / (opt.batch * opt.seq_len);
     if (!opt.tokens && !opt.steps) opt.steps = (int64_t)(epochs * rows / (double)opt.batch);
     if (!opt.steps) opt.steps = 1;
@@ -1371,13 +1371,14 @@ static void open_trainer(Run *r, bool resumed) {
      * scores and values of T / 2 earlier positions on average. */
     p->flops = (opt.lora ? 4 : 6) * parameters(c, true) +
                6.0 * c->n_layers * c->n_heads * c->head_dim * (double)opt.seq_len;
-    p->peak = matmul_peak(opt.bf16) * 1e9;
+    p->peak = r->steps > 20 ? matmul_peak(opt.bf16) * 1e9 : 0; /* measuring takes 0.1 s */
     fprintf(stderr,
             "%s: %.4g parameters, %llu rows of %lld an epoch, %lld updates of %lld rows, "
             "%llu rows for validation, %s, %d threads\n",
             r->command, parameters(c, false), (unsigned long long)loader_rows(&r->data),
             (long long)opt.seq_len, (long long)r->steps, (long long)opt.batch,
             (unsigned long long)loader_rows(&r->val), matmul_level(), thread_count());
+    check_outputs(&r->data);
     csv_open(p, opt.out, r->count[STEP]);
     if (opt.plot) draw_plot(p->path, opt.plot, opt.out); /* if it cannot be written, say so now */
     p->begun = p->last = now_seconds();

@@ -4,7 +4,7 @@
  * What to know first: an option that decides the result stands in the table before -o. Those are
  * the recipe: it is written into every checkpoint, line by line, and a run that is resumed must
  * have the same; what stands behind -o may change from one start to the next.
- * Sections: 1 the table, 2 defaults and checks, 3 the recipe, 4 the learning rate. */
+ * Sections: 1 the table, 2 defaults, checks, 3 the recipe, 4 the learning rate. */
 #ifndef OC_TRAIN_OPTIONS_H
 #define OC_TRAIN_OPTIONS_H
 
@@ -143,7 +143,7 @@ OC_API bool one_of(const char *text, const char *words) {
 /* What can be said before any file is open. */
 OC_API void check_options(const char *command) {
     bool sft = !strcmp(command, "sft");
-    if (!opt.out) die_usage("-o: not given, expected the file to write");
+    if (!opt.out || !*opt.out) die_usage("-o: not given, expected the file to write");
     if (!one_of(opt.schedule, "wsd exp cosine constant linear"))
         die_usage("--schedule: '%s', expected wsd, exp, cosine, constant or linear", opt.schedule);
     if (!one_of(opt.loss_mean, "tokens hf"))
@@ -160,6 +160,44 @@ OC_API void check_options(const char *command) {
     if (opt.lora_alpha > 0 && !opt.lora) die_usage("--lora-alpha: given without --lora");
     if ((opt.sample_every > 0) != (opt.prompt != NULL))
         die_usage("--sample-every and --prompt: one is given, expected both or none");
+}
+
+/* Rows at a time; the trainer counts their tokens in int. */
+OC_API void choose_micro_batch(void) {
+    if (!opt.micro_batch) opt.micro_batch = opt.seq_len < 4096 ? 4096 / opt.seq_len : 1;
+    if (opt.micro_batch > opt.batch) opt.micro_batch = opt.batch;
+    if (opt.micro_batch * opt.seq_len > 1 << 30)
+        die_usage("--micro-batch: %lld x %lld positions, expected at most 2^30",
+                  (long long)opt.micro_batch, (long long)opt.seq_len);
+}
+
+/* What is read must not be written over. */
+OC_API void protect_inputs(const char *out, const Loader *l) {
+    bool same =
+        (opt.init && same_file(out, opt.init)) || (opt.tokenizer && same_file(out, opt.tokenizer));
+    for (int i = 0; i < opt.val.n; i++) same |= same_file(out, opt.val.text[i]);
+    for (int i = 0; i < l->n_sources; i++) same |= same_file(out, l->source[i].shard.path);
+    if (same) die_usage("%s: is read and to be written, expected another name", out);
+}
+/* Will it be possible to write? To be known now, not after hours of training. */
+OC_API void check_outputs(const Loader *l) {
+    Buf csv = { 0 }, last = { 0 };
+    buf_add(&last, opt.out, strlen(opt.out));
+    buf_add(&csv, opt.out, strlen(opt.out));
+    buf_add(&csv, ".csv", 4);
+    buf_printf(&last, ".ckpt-%06lld", (long long)opt.steps);
+    protect_inputs(opt.out, l);
+    protect_inputs(csv.data, l);
+    out_sweep(opt.out);
+    if (opt.plot) {
+        protect_inputs(opt.plot, l);
+        out_sweep(opt.plot);
+        out_try(opt.plot, opt.out);
+        out_try(opt.plot, csv.data);
+    }
+    out_try(last.data, NULL); /* a checkpoint has the longest name */
+    buf_free(&csv);
+    buf_free(&last);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -163,11 +163,6 @@ void texts_open(Texts *x, const char **path, int n) {
     for (int i = 0; i < n; i++) add_path(x, path[i], false);
 }
 
-bool same_file(const char *a, const char *b) {
-    struct stat s, t;
-    return !stat(a, &s) && !stat(b, &t) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
-}
-
 void texts_protect(const Texts *x, const char *out) {
     if (access(out, F_OK)) return;
     for (size_t i = 0; i < x->n_files; i++)

@@ -46,7 +46,6 @@ void texts_open(Texts *x, const char **path, int n);
 void texts_close(Texts *x);
 /* Ends the program where the file to write is one of those that are read. */
 void texts_protect(const Texts *x, const char *out);
-bool same_file(const char *a, const char *b);
 /* The next parts, at most BATCH_PARTS and about `bytes` of text; 0 at the end. `cut`: long files
  * come in parts, cut where OpenCoder's splitter cuts too. texts_release gives a batch back. */
 size_t texts_batch(Texts *x, Part *part, size_t bytes, bool cut);

@@ -303,6 +303,8 @@ int vocab_train_main(int argc, char **argv) {
     texts_open(&x, path, n);
     texts_protect(&x, opt.out);
     if (opt.model) texts_protect(&x, opt.model);
+    out_try(opt.out, opt.model);
+    if (opt.model) out_try(opt.model, NULL);
     begin_vocab(&v, opt.vocab > N_FIXED ? (int)opt.vocab : N_FIXED);
     Tokenizer *splitter = tokenizer_new(&v, &e);
     if (!splitter) die("splitter: %s", e.text);

@@ -153,9 +153,7 @@ static uint32_t parse_type(const char *text) {
 
 /* Reading a mapped file while it is replaced would work, but no one means it. */
 static void refuse_same_file(const char *what, const char *in, const char *out) {
-    struct stat a, b;
-    if (!stat(in, &a) && !stat(out, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        die_usage("%s: OUT is %s itself, expected another name", out, what);
+    if (same_file(in, out)) die_usage("%s: OUT is %s itself, expected another name", out, what);
 }
 
 #ifndef OC_LIBRARY

@@ -8,6 +8,7 @@
     badinput_old.py       SentencePiece models, llama2.c models and tokenizers
     badinput_line.py      command lines and prompts
     badinput_system.py    paths, full disks, closed pipes, signals
+    badinput_train.py     shards, checkpoints, options and outputs of training
 
 The programs are those in $OC_BAD_BIN, else in build/asan: built with AddressSanitizer and
 UndefinedBehaviorSanitizer, which find what goes wrong without showing. -k runs the cases whose
@@ -24,10 +25,12 @@ import badinput_hf
 import badinput_line
 import badinput_old
 import badinput_system
+import badinput_train
 from check import ROOT, check, end
 
-MODULES = [badinput_gguf, badinput_hf, badinput_old, badinput_line, badinput_system]
-PROGRAMS = ["run", "convert", "tokenizer"]
+MODULES = [badinput_gguf, badinput_hf, badinput_old, badinput_line, badinput_system,
+           badinput_train]
+PROGRAMS = ["run", "convert", "tokenizer", "train"]
 
 
 def main():
