@@ -123,7 +123,7 @@ test-%: $(TESTED) ## run one test and show its checks: make test-format
 	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
 
 test-long: $(TESTED) ## every test, then full-width layers and -o hf against transformers
-	$(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
+	OC_KILLS=50 $(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
 
 asan: $(SANITIZED) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
 	OC_BIN=build/asan OC_TESTS=build/asan/tests \
