@@ -504,7 +504,7 @@ OC_API void out_commit(OutFile *o) {
     buf_free(&dir);
 }
 
-/* Can PATH be written, and is it another place than OTHER (or NULL)? To be known before the work. */
+/* Can PATH be written, and is it no other name of OTHER (or NULL)? To be known before the work. */
 OC_API void out_try(const char *path, const char *other) {
     OutFile o;
     char name[4096];

@@ -236,7 +236,12 @@ def retype(name, kind, value):
 
 
 def drop(name):
-    return lambda g: g.drop(name)
+    """Without a key or tensor; without all tensors that begin so, where it ends with a dot."""
+    def change(g):
+        for found in [t[0] for t in g.tensors if name[-1] == "." and t[0].startswith(name)]:
+            g.drop(found)
+        g.drop(name)
+    return change
 
 
 TRAIN = "opencoder.train."
@@ -262,9 +267,8 @@ CHANGES = {
     "recipe of escapes": retype(TRAIN + "recipe", STR, b"\x1b[31m\xff\n" * 90),
     "recipe without an end": lambda g: g.set(
         TRAIN + "recipe", STR, g.value(TRAIN + "recipe").replace(b"--lr ", b"--lr 1")),
-    "opt.m without opt.v": lambda g: [g.drop(t[0]) for t in list(g.tensors) if t[0][:6] == "opt.v."],
-    "opt.v without opt.m": lambda g: [g.drop(t[0]) for t in list(g.tensors) if t[0][:6] == "opt.m."],
-    "without opt": lambda g: [g.drop(t[0]) for t in list(g.tensors) if t[0][:4] == "opt."],
+    "opt.m without opt.v": drop("opt.v."), "opt.v without opt.m": drop("opt.m."),
+    "without opt": drop("opt."),
     "one opt.m missing": drop("opt.m.blk.1.ffn_up.weight"),
     "one weight missing": drop("blk.1.ffn_up.weight"),
     "opt.v transposed": lambda g: g.tensor("opt.v.blk.0.ffn_up.weight").__setitem__(1, (4, 32)),
@@ -323,8 +327,7 @@ def checkpoints():
             "without a pair": drop("blk.0.attn_q.weight.lora_a"),
             "a B of another shape": lambda g: g.tensor("blk.0.attn_q.weight.lora_b").__setitem__(
                 1, (4, 2)),
-            "without opt.m": lambda g: [g.drop(t[0]) for t in list(g.tensors)
-                                        if t[0][:6] == "opt.m."],
+            "without opt.m": drop("opt.m."),
             "no tensors": lambda g: g.tensors.clear()}.items():
         yield fails(f"adapter: {name}", ADAPTER + " --resume",
                     files=with_checkpoint(changed(first, change, ADAPTER), ADAPTER))
@@ -401,8 +404,9 @@ def no_memory(command, directory):
 
 
 def options():
-    whole = {"-n": 1 << 30, "-b": 1 << 24, "-m": 65536, "-t": 1 << 24, "-j": 1024, "--keep": 1 << 20,
-             "--lora": 4096, "--save-every": 1 << 30, "--seed": 9 * 10 ** 15, "--stage": 2}
+    whole = {"-n": 1 << 30, "-b": 1 << 24, "-m": 65536, "-t": 1 << 24, "-j": 1024,
+             "--keep": 1 << 20, "--lora": 4096, "--save-every": 1 << 30, "--seed": 9 * 10 ** 15,
+             "--stage": 2}
     for option, most in whole.items():
         for text in (JUNK[1], str(most + 1), "-2"):
             yield refuses(f"{option} {text!r}", [*PRETRAIN.split(), option, text], option,
@@ -486,7 +490,8 @@ def folder(name):
 
 def outputs():
     for name in "t.tok", "m.gguf", "./t.tok":
-        yield refuses(f"OUT is {name}", PRETRAIN.replace("-o x", f"-o {name}"), name, "another name")
+        yield refuses(f"OUT is {name}", PRETRAIN.replace("-o x", f"-o {name}"), name,
+                      "another name")
         yield refuses(f"--plot is {name}", f"{PRETRAIN} --plot {name}", name, "another name")
     yield refuses("OUT is --val", f"{PRETRAIN} --val c.tok -o c.tok", "c.tok", "another name")
     yield refuses("OUT is -z", "train pretrain t.tok -z m.gguf --dim 4 --heads 1 --layers 1 "
@@ -507,11 +512,12 @@ def outputs():
         yield fails(f"OUT {name}", PRETRAIN.replace("-o x", f"-o {name}"), name, "regular")
         yield fails(f"--plot {name}", f"{PRETRAIN} --plot {name}", name)
     for name in "no.tok", "/dev/null", "/dev/zero", ".", "", "x" * 300, "a\n\x1b[31mb":
-        yield fails(f"data {name[:9]!r}", ["train", "pretrain", name, "--init", "m.gguf", "-o", "x"],
-                    name[:1])
+        yield fails(f"data {name[:9]!r}", ["train", "pretrain", name, "--init", "m.gguf", "-o",
+                                           "x"], name[:1])
         yield fails(f"--init {name[:9]!r}", ["train", "pretrain", "t.tok", "--init", name, "-o",
                                              "x"], name[:1])
-    for name, content in ("empty", b""), ("text", b"x" * 99), ("LFS", LFS), ("a shard", shard(ids())):
+    for name, content in (("empty", b""), ("text", b"x" * 99), ("LFS", LFS),
+                          ("a shard", shard(ids()))):
         for option in "--init", "--shape tiny -z":
             yield fails(f"{option} {name}", f"train pretrain t.tok {option} bad -o x", "bad",
                         files={**files(), "bad": content})

@@ -369,6 +369,147 @@ def test_lora_and_anneal():
         abs(b / a - (1e-5 / 0.01) ** 0.2) < 1e-6 for a, b in zip(rates, rates[1:])), rates)
 
 
+# -------------------------------------------------------------------- resuming, whatever was asked
+FEATURES = {
+    "three sources": ["pretrain", "text.tok=3", "other.tok=1", "chat.tok=0.5", "--doc-mask"],
+    "text and chats, packed": ["pretrain", "text.tok", "chat.tok", "--pack", "--seq-len", 48],
+    "chats, packed": ["sft", "chat.tok", "--pack", "--epochs", 0.7, "--seq-len", 40],
+    "chats": ["sft", "chat.tok", "--val", "text.tok", "--val-every", 2, "-m", 3],
+    "recompute": ["pretrain", "text.tok", "--recompute", "--doc-mask", "-m", 2],
+    "hf": ["sft", "chat.tok", "--loss-mean", "hf", "-m", 3, "--stage", 2],
+    "bf16": ["pretrain", "text.tok", "--bf16"],
+    "a packed adapter": ["sft", "chat.tok", "text.tok", "--lora", 3, "--recompute", "--pack",
+                         "--seq-len", 30],
+    "updates that are not finite": ["pretrain", "text.tok", "--init", "nan.gguf", "--skip-bad", 99,
+                                    "--batch", 1],
+    "spikes": ["pretrain", "text.tok", "--spike", 1.0001, "--steps", 40, "--lr", 1e-6,
+               "--save-every", 25],
+    "no targets": ["sft", "mute.tok"],
+    "samples": ["pretrain", "text.tok", "--sample-every", 1, "--prompt", "a", "--plot", "f.svg"],
+    "a decay": ["pretrain", "text.tok", "--decay-fraction", 0.5, "--warmup", 4, "--clip", 0.1],
+    "a new tied model": ["pretrain", "text.tok", "-z", "model.gguf", "--dim", 16, "--heads", 2,
+                         "--kv-heads", 1, "--layers", 2, "--tied", "--ctx", 64],
+}
+
+
+def test_features():
+    """What a kill leaves: a record that is ahead and ends in half a line, checkpoints that were to
+    be removed. A checkpoint is written before any is removed, a line before any checkpoint."""
+    write("mute.tok", chat([([LETTER] * 20, [LETTER + 1])] * 8))
+    for number, (title, (command, *words)) in enumerate(FEATURES.items()):
+        init = [] if "-z" in words else ["--init", "model.gguf"]
+        steps = [] if "--epochs" in words else ["--steps", 8]
+        words = [command, *init, *steps, *COMMON, "--save-every", 1, *words]
+        whole, got = f"f{number}", f"g{number}"
+        train(*words, "-o", whole, "--keep", 99)
+        newest = [name for name in files(whole) if ".ckpt-" in name]
+        for name in newest[:len(newest) // 2]:
+            shutil.copy(place(name), place(name.replace(whole, got)))
+        write(got + ".csv", read(whole + ".csv")[:-11])
+        train(*words, "-o", got, "--resume", "--keep", 2)
+        same_run(f"{title}, resumed", got, whole)
+        check(f"{title}: two checkpoints are left",
+              len([name for name in files(got) if ".ckpt-" in name]) == 2, files(got))
+        check(f"{title}: no number is missing", None not in [line["loss"] for line in record(got)]
+              or title in ("updates that are not finite", "no targets"), short(record(got)))
+
+
+def test_threads():
+    shape = ["-z", "model.gguf", "--dim", 80, "--heads", 4, "--kv-heads", 2, "--layers", 2,
+             "--ctx", 128]
+    runs = {"a new model": ["pretrain", "text.tok", "chat.tok", *shape, "--doc-mask"],
+            "an adapter": ["sft", "chat.tok", "--init", "j1.0/x", "--lora", 4, "--pack"]}
+    for number, (title, (command, *words)) in enumerate(runs.items()):
+        made = []
+        for threads in 1, 2, 3:
+            home = f"j{threads}.{number}"
+            os.mkdir(place(home))
+            train(command, *words, *COMMON, "--seq-len", 100, "--steps", 4, "--save-every", 2,
+                  "-o", home + "/x", "-j", threads)
+            made.append([read(f"{home}/x{end}") for end in ("", ".ckpt-000002", ".ckpt-000004")])
+        check(f"{title}: the bytes of 1, 2 and 3 threads", made[0] == made[1] == made[2])
+
+
+def test_borders():
+    """How many updates an epoch has, down to less than one."""
+    write("tiny.tok", shard([LETTER + i % 26 for i in range(81)]))  # 5 rows of 16 targets
+    for words, rows, updates in (
+            (["--batch", 5], 5, 1), (["--batch", 4], 5, 1), (["--batch", 6], 5, 1),
+            (["--batch", 2], 5, 2), (["--batch", 2, "--epochs", 2], 5, 5),
+            (["--batch", 2, "--epochs", 1.99], 5, 4), (["--epochs", 0.001], 5, 1),
+            (["--batch", 1, "--epochs", 0.8], 5, 4), (["--batch", 1, "--tokens", 79], 5, 4),
+            (["--batch", 1, "--tokens", 80], 5, 5), (["--batch", 2, "--tokens", 1], 5, 1),
+            (["--batch", 0, "--batch-tokens", 33], 5, 2), (["--seq-len", 1, "--batch", 7], 80, 11),
+            (["--batch", 0, "--batch-tokens", 1], 5, 5), (["--seq-len", 64, "--batch", 1], 2, 2)):
+        err = train("pretrain", "tiny.tok", "--init", "model.gguf", *COMMON, "--val-fraction", 0,
+                    "-o", "border", *words)
+        check(f"{' '.join(map(str, words))}: {rows} rows, {updates} updates",
+              f" {rows} rows of" in err and f" {updates} updates of" in err
+              and len(record("border")) == updates, short(err))
+        for name in files("border"):
+            os.remove(place(name))
+    answers = [([LETTER] * 3, [LETTER + 1] * n) for n in (1, 11, 12, 13, 40)]
+    write("long.tok", chat([*answers, ([LETTER] * 15, [1]), ([LETTER] * 16, [1]),
+                            ([LETTER] * 50, [1] * 9)]))
+    train("sft", "long.tok", "--init", "model.gguf", *COMMON, "--val-fraction", 0, "--batch", 8,
+          "--epochs", 1, "-o", "long")
+    (line,) = record("long")
+    check_equal("examples are cut to T tokens", line["tokens"], 3 + 13 + 14 + 5 * 15)
+    check("and the mean is over what is left", math.isfinite(line["loss"]), line)
+    losses = {}
+    for micro in 1, 3, 8:
+        train("sft", "long.tok", "chat.tok", "--init", "model.gguf", *COMMON, "--batch", 8, "-m",
+              micro, "--steps", 6, "--lr", 0.001, "-o", f"part{micro}")
+        losses[micro] = [line["loss"] for line in record(f"part{micro}")]
+    check("micro-batches of chats of all lengths: the same losses", all(
+        abs(a - b) < 1e-5 for n in (1, 3) for a, b in zip(losses[n], losses[8])), losses)
+
+
+def test_files_of_others():
+    """Checkpoints and models go on through convert and come back."""
+    def convert(*words, code=0):
+        done = subprocess.run([os.path.join(ROOT, program("convert")), *words], cwd=HOME,
+                              capture_output=True, timeout=60)
+        check(f"convert {' '.join(words)}", done.returncode == code, short(done.stderr))
+
+    write("one.tok", shard([LETTER + i % 5 for i in range(17)]))  # one row: every update has it
+    base = ["--seq-len", 16, "--batch", 2, "--lr", 0.003, "--schedule", "constant", "-j", 1,
+            "--warmup", 0, "--val-fraction", 0, "--min-lr", 0.001]
+    train("pretrain", "one.tok", "--init", "model.gguf", *base, "--steps", 12, "-o", "straight",
+          "--save-every", 5, "--keep", 9)
+    ck = "straight.ckpt-000005"
+    convert("--check", "straight")
+    convert("--check", ck)
+    convert(ck, "kept", "--keep-optimizer")
+    convert(ck, "bare")
+    convert(ck, "small", "--keep-optimizer", "-q", "q8_0")
+    for name, updates in (ck, 12), ("kept", 12), ("bare", 7), ("small", None):
+        out = "on_" + name[:8]
+        err = train("anneal", "one.tok", "--init", name, *base, "--steps", 7, "-o", out)
+        got = Shown(place(out + ".ckpt-000007")).keys["opencoder.train.updates"]
+        if updates:
+            check_equal(f"anneal from {name}: updates", got, updates)
+        check(f"anneal from {name}: says what is not there", ("begins anew" in err) == (got == 7),
+              short(err))
+        same = tensors(out)[::2] == tensors("straight")[::2]
+        if updates:
+            check(f"anneal from {name}: as if it had gone on", same == (updates == 12), "differs")
+    check("moments, too", tensors("on_kept.ckpt-000007")[2] == tensors("straight.ckpt-000012")[2])
+    convert("model.gguf", "q8.gguf", "-q", "q8_0")
+    convert("q8.gguf", "f32.gguf", "-q", "f32")
+    for name in "q8", "f32":
+        for how in [], ["--lora", 2]:
+            train("sft", "chat.tok", "--init", name + ".gguf", *COMMON, "--steps", 4, *how, "-o",
+                  f"from_{name}{len(how)}")
+    for kind, how in ("all weights", 0), ("an adapter", 2):
+        check(f"{kind} from q8_0: its weights in f32",
+              tensors(f"from_q8{how}")[2] == tensors(f"from_f32{how}")[2], "differs")
+    for words in ["from_q80"], ["q8.gguf", "--lora", "from_q82"]:
+        done = subprocess.run([os.path.join(ROOT, program("run")), *words, "-i", "abc", "-n", "3"],
+                              cwd=HOME, capture_output=True, timeout=60)
+        check(f"run {' '.join(words)}", done.returncode == 0 and done.stdout[:3] == b"abc", done)
+
+
 # ------------------------------------------------------------------------------------ what is not
 def test_refusals(ids):
     base = ["pretrain", "text.tok", "--init", "model.gguf", "-o", "x"]
@@ -465,7 +606,8 @@ shutil.rmtree(HOME, ignore_errors=True)
 os.makedirs(HOME)
 tokens = make_data()
 for test in (test_schedules, test_record, test_batches, test_new_models, test_sample, test_kills,
-             test_signals, test_resume, test_full_disk, test_bad_numbers, test_lora_and_anneal):
+             test_signals, test_resume, test_full_disk, test_bad_numbers, test_lora_and_anneal,
+             test_features, test_threads, test_borders, test_files_of_others):
     test()
 test_refusals(tokens)
 test_mpi()
