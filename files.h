@@ -358,6 +358,14 @@ OC_API bool map_file(Map *m, const char *path, Error *e) {
     return true;
 }
 
+/* A handler of SIGBUS: pages of a mapped file that someone cuts short can no longer be read. */
+OC_API void out_of_map(int sig) {
+    static const char text[] = "error: a file was changed while in use\n";
+    (void)sig;
+    _exit(write(2, text, sizeof text - 1) < 0 ? 1
+                                              : 1); /* the result matters to the compiler only */
+}
+
 OC_API void unmap_file(Map *m) {
     if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
     m->data = NULL;

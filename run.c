@@ -976,16 +976,8 @@ static void on_interrupt(int sig) {
     interrupted = 1;
 }
 
-/* Pages of a mapped file that someone cuts short can no longer be read. */
-static void on_bus_error(int sig) {
-    static const char text[] = "error: the model file was changed while in use\n";
-    (void)sig;
-    if (write(2, text, sizeof text - 1) < 0) _exit(1);
-    _exit(1);
-}
-
 static void catch_signals(void) {
-    struct sigaction bus = { .sa_handler = on_bus_error }, ignore = { .sa_handler = SIG_IGN };
+    struct sigaction bus = { .sa_handler = out_of_map }, ignore = { .sa_handler = SIG_IGN };
     if (sigaction(SIGBUS, &bus, NULL) || sigaction(SIGPIPE, &ignore, NULL))
         die("signals: cannot install handlers: %s", strerror(errno));
 }

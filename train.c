@@ -25,6 +25,7 @@
  *            n L (2C + 2HD + 2KD + 2F + H + 2)              kept for the backward pass
  *          + n (4C + 2HD + 2KD + F + 2 + 2 rank) + T D      scratch
  *          + max(256, 2^23 / V) V + 128 T threads           some rows of logits, of scores
+ *          (and the batch, panels of gemm: some 20 MB; of a new model the weights twice at first).
  *          With --recompute the layers share all they keep but their inputs: n L C + n (C + ...).
  * Sections: 1 arithmetic, 2 ops in pairs, 3 attention, 4 the trainer, 5 forward, 6 backward,
  *           7 AdamW, 8 files; and the loop: 9 a run, 10 checkpoints, 11 an update, 12 main.
@@ -35,13 +36,11 @@
 #ifndef OC_LIBRARY
 #include "checkpoint.h"    /* new weights, OUT.ckpt-NNNNNN */
 #include "progress.h"      /* CSV, plot, the line on stderr, samples */
+#include "ranks.h"         /* several processes, with MPI */
 #include "train_options.h" /* opt, the recipe, learning_rate */
 #endif
 #ifdef _OPENMP
 #include <omp.h> /* omp_get_thread_num, omp_set_num_threads */
-#endif
-#ifdef OC_MPI
-#include <mpi.h> /* MPI_Allreduce */
 #endif
 
 /* ------------------------------------------------------------------------------------------------
@@ -532,8 +531,9 @@ static void fill_angles(Trainer *t) {
             double exponent = (double)((float)(2 * i) / (float)D);
             float frequency = 1 / (float)pow((double)t->model.config.rope_theta, exponent);
             double angle = (double)((float)p * frequency);
-            t->cosine[(size_t)p * (size_t)(D / 2) + (size_t)i] = (float)cos(angle);
-            t->sine[(size_t)p * (size_t)(D / 2) + (size_t)i] = (float)sin(angle);
+            size_t at = (size_t)p * (size_t)(D / 2) + (size_t)i;
+            t->cosine[at] = (float)cos(angle);
+            t->sine[at] = (float)sin(angle);
         }
 }
 
@@ -942,15 +942,28 @@ static double sum_of_squares(const float *x, size_t n) {
     return sum;
 }
 
+static double param_norm(const Trainer *t, const float *block, int i) {
+    const Param *p = &t->param[i];
+    return sum_of_squares(block + p->at, (size_t)p->rows * (size_t)p->cols);
+}
+
+/* The first thing on the way that is not finite: a weight, what a layer was given, a gradient. */
+static void find_bad(const Trainer *t, char bad[64]) {
+    size_t x = (size_t)t->opt.batch * (size_t)t->opt.seq_len * (size_t)t->model.config.dim;
+    for (int i = 0; i < t->n_params && !*bad; i++)
+        if (!isfinite(param_norm(t, t->params, i))) snprintf(bad, 64, "%s", t->param[i].name);
+    for (int i = 0; i < t->model.config.n_layers && !*bad; i++)
+        if (!isfinite(sum_of_squares(t->layer[i].x, x)))
+            snprintf(bad, 64, "the input of blk.%d", i);
+    for (int i = t->n_params - 1; i >= 0 && !*bad; i--)
+        if (!isfinite(param_norm(t, t->grads, i))) snprintf(bad, 64, "%s", t->param[i].name);
+}
+
 static double trainer_grad_norm(Trainer *t, char bad[64]) {
     double total = 0;
     *bad = 0;
-    for (int i = 0; i < t->n_params; i++) {
-        const Param *p = &t->param[i];
-        double sum = sum_of_squares(t->grads + p->at, (size_t)p->rows * (size_t)p->cols);
-        if (!isfinite(sum) && !*bad) snprintf(bad, 64, "%s", p->name);
-        total += sum;
-    }
+    for (int i = 0; i < t->n_params; i++) total += param_norm(t, t->grads, i);
+    if (!isfinite(total)) find_bad(t, bad);
     return sqrt(total);
 }
 
@@ -970,20 +983,18 @@ static const Model *trainer_model(Trainer *t, const Lora **adapter) {
 static void trainer_save(Trainer *t, GgufWriter *w, const char *path, bool optimizer) {
     static const char *const prefix[] = { "", "opt.m.", "opt.v." };
     const float *block[] = { t->params, t->m, t->v };
-    int n_blocks = optimizer ? 3 : 1;
-    for (int b = 0; b < n_blocks; b++)
-        for (int i = 0; i < t->n_params; i++) {
-            char name[80];
-            snprintf(name, sizeof name, "%s%s", prefix[b], t->param[i].name);
-            const Param *p = &t->param[i]; /* an A of rank 1 has two dimensions, too */
-            gguf_add_dims(w, name, T_F32, p->decays ? 2 : 1, p->rows, p->cols);
-        }
+    int n = t->n_params, all = optimizer ? 3 * n : n;
+    for (int i = 0; i < all; i++) {
+        char name[80];
+        const Param *p = &t->param[i % n]; /* an A of rank 1 has two dimensions, too */
+        snprintf(name, sizeof name, "%s%s", prefix[i / n], p->name);
+        gguf_add_dims(w, name, T_F32, p->decays ? 2 : 1, p->rows, p->cols);
+    }
     gguf_begin(w, path);
-    for (int b = 0; b < n_blocks; b++)
-        for (int i = 0; i < t->n_params; i++) {
-            const Param *p = &t->param[i];
-            gguf_write(w, block[b] + p->at, (size_t)p->rows * (size_t)p->cols * sizeof(float));
-        }
+    for (int i = 0; i < all; i++) {
+        const Param *p = &t->param[i % n];
+        gguf_write(w, block[i / n] + p->at, (size_t)p->rows * (size_t)p->cols * sizeof(float));
+    }
     gguf_end(w);
 }
 
@@ -1041,16 +1052,8 @@ typedef struct {
 } Run;
 
 static volatile sig_atomic_t interrupted;
-static int mpi_rank, n_ranks = 1;
 
 static void on_signal(int sig) { interrupted = sig; }
-
-static void on_bus_error(int sig) {
-    static const char text[] = "error: a model or shard was changed while in use\n";
-    (void)sig;
-    if (write(2, text, sizeof text - 1) < 0) _exit(1);
-    _exit(1);
-}
 
 /* Ctrl-C and its kin end the run after a micro-batch, unless ignored (nohup); a lost stderr not. */
 static void catch_signals(void) {
@@ -1060,23 +1063,9 @@ static void catch_signals(void) {
         if (sigaction(ends[i], NULL, &old) ||
             (old.sa_handler != SIG_IGN && sigaction(ends[i], &act, NULL)))
             die("signals: cannot install handlers: %s", strerror(errno));
-    act.sa_handler = on_bus_error;
+    act.sa_handler = out_of_map;
     if (sigaction(SIGBUS, &act, NULL) || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
         die("signals: cannot install handlers: %s", strerror(errno));
-}
-
-/* Sums over all ranks, in place; without MPI there is one. */
-static void sum_ranks(float *x, size_t n, double *loss, int *stop) {
-#ifdef OC_MPI
-    const size_t part = 1 << 28; /* MPI counts in int */
-    for (size_t i = 0; i < n; i += part)
-        MPI_Allreduce(MPI_IN_PLACE, x + i, (int)(n - i < part ? n - i : part), MPI_FLOAT, MPI_SUM,
-                      MPI_COMM_WORLD);
-    MPI_Allreduce(MPI_IN_PLACE, loss, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    MPI_Allreduce(MPI_IN_PLACE, stop, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
-#else
-    (void)x, (void)n, (void)loss, (void)stop;
-#endif
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -1118,7 +1107,8 @@ static void write_model(Run *r, const char *path, bool checkpoint) {
 static void save_checkpoint(Run *r) {
     Buf path = { 0 };
     if (mpi_rank || r->saved_step == r->count[STEP]) return;
-    (void)fsync(fileno(r->progress.csv)); /* a checkpoint is never newer than the record */
+    if (fsync(fileno(r->progress.csv))) /* a checkpoint is never newer than the record */
+        die("%s.csv: cannot flush to disk: %s", opt.out, strerror(errno));
     checkpoint_path(&path, opt.out, r->count[STEP]);
     write_model(r, path.data, true);
     r->saved_step = r->count[STEP];
@@ -1168,10 +1158,10 @@ static int row_cmp(const void *a, const void *b) {
     return x->n != y->n ? (x->n < y->n ? 1 : -1) : (x->place > y->place) - (x->place < y->place);
 }
 
-/* Micro-batch q of a rank: rows rank + n_ranks (qB + i), i < B. Returns T, 0 when it has no
+/* Micro-batch q of this rank: rows rank + n_ranks (qB + i), i < B. Returns T, 0 when it has no
  * targets, or -1 behind the last one. */
-static int fill_micro(Run *r, int rank, int64_t q, int *n, int64_t *targets) {
-    int64_t first = rank + q * opt.micro_batch * n_ranks;
+static int fill_micro(Run *r, int64_t q, int *n, int64_t *targets) {
+    int64_t first = mpi_rank + q * opt.micro_batch * n_ranks;
     if (first >= opt.batch) return -1;
     int64_t left = (opt.batch - first + n_ranks - 1) / n_ranks;
     *n = (int)(left < opt.micro_batch ? left : opt.micro_batch);
@@ -1198,10 +1188,10 @@ static int64_t gather(Run *r, Update *u) {
 static bool accumulate(Run *r, int64_t targets, double *loss) {
     int n, T, micros = 0, stop = 0;
     int64_t part;
-    for (int rank = 0; opt.loss_mean[0] == 'h' && rank < n_ranks; rank++)
-        for (int64_t q = 0; (T = fill_micro(r, rank, q, &n, &part)) >= 0; q++) micros += T > 0;
+    for (int64_t q = 0; opt.loss_mean[0] == 'h' && (T = fill_micro(r, q, &n, &part)) >= 0; q++)
+        micros += T > 0;
     *loss = 0;
-    for (int64_t q = 0; !stop && (T = fill_micro(r, mpi_rank, q, &n, &part)) >= 0; q++) {
+    for (int64_t q = 0; !stop && (T = fill_micro(r, q, &n, &part)) >= 0; q++) {
         double each = micros ? (double)micros * (double)part : (double)targets;
         if (T) *loss += r->backend->step(r->trainer, r->tokens, n, T, (float)(1 / each));
         stop = interrupted != 0;
@@ -1209,7 +1199,7 @@ static bool accumulate(Run *r, int64_t targets, double *loss) {
     if (n_ranks > 1) {
         size_t size;
         float *gradients = r->backend->gradients(r->trainer, &size);
-        sum_ranks(gradients, size, loss, &stop);
+        ranks_sum(gradients, size, loss, &stop);
     }
     return !stop;
 }
@@ -1223,10 +1213,10 @@ static const char *judge(Run *r, const Update *u, const char *bad) {
             "checkpoints stay as they are, see --skip-bad and --lr",
             (long long)u->step, u->loss, u->norm, bad[0] ? bad : "the loss");
     }
-    if (opt.spike > 0 && good >= 20 && u->loss > opt.spike * r->mean_loss)
-        return r->count[SPIKES]++, "a spike of the loss";
+    bool spike = opt.spike > 0 && good >= 20 && u->loss > opt.spike * r->mean_loss;
     r->mean_loss += (u->loss - r->mean_loss) / (double)(good < 99 ? good + 1 : 100);
-    return NULL;
+    r->count[SPIKES] += spike; /* the mean moves on even so: a loss that stays is no spike */
+    return spike ? "a spike of the loss" : NULL;
 }
 
 /* One update, from rows to new weights; false when a signal came first: nothing has changed. */
@@ -1308,9 +1298,9 @@ static void open_data(Run *r, const char **word, int n) {
     r->val = r->data; /* validation never packs */
     r->data.pack = opt.pack;
     for (int i = 0; i < n; i++) loader_add_word(&r->data, word[i], &weighted, opt.verify);
-    bool chat = !opt.pack;
-    for (int i = 0; i < n; i++) chat |= is_chat(&r->data.source[i]);
-    if (!chat) die_usage("--pack: given without a chat shard, expected one");
+    bool packable = false;
+    for (int i = 0; i < n; i++) packable |= is_chat(&r->data.source[i]);
+    if (opt.pack && !packable) die_usage("--pack: given without a chat shard, expected one");
     for (int i = 0; i < opt.val.n; i++) loader_add(&r->val, opt.val.text[i], 0, opt.verify);
     if (!opt.val.n && opt.val_fraction > 0) loader_split(&r->data, &r->val, opt.val_fraction);
     loader_ready(&r->data);
@@ -1331,8 +1321,11 @@ static void resolve(Run *r) {
     bool sft = !strcmp(r->command, "sft");
     if (opt.epochs > 0) epochs = opt.epochs;
     if (opt.batch_tokens) opt.batch = opt.batch_tokens / opt.seq_len;
-    if (!opt.batch && !opt.batch_tokens)
-        opt.batch = parameters(&r->init.config, false) > 1e9 ? 1024 : 32768 / opt.seq_len;
+    if (!opt.batch && !opt.batch_tokens) {
+        bool large = parameters(&r->init.config, false) > 1e9;
+        opt.batch = sft ? (opt.stage == 1 ? 4096 : 512) : large ? 1024 : 32768 / opt.seq_len;
+        if ((double)opt.batch > rows) opt.batch = (int64_t)rows;
+    }
     if (!opt.batch) opt.batch = 1;
     choose_micro_batch();
     if (opt.tokens) opt.steps = opt.tokens / (opt.batch * opt.seq_len);
@@ -1443,13 +1436,10 @@ int main(int argc, char **argv) {
     int64_t *steps;
     struct stat st;
     if (argc == 1) return fputs(usage, stderr), 2;
-#ifdef OC_MPI
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &mpi_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-#endif
+    ranks_open(&argc, &argv);
     int n = read_command(r, argc, argv, word);
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', not an instruction set here", opt.cpu);
+    if (opt.bf16 && !gemm_has_bf16()) die_usage("--bf16: not on this CPU, expected AVX512_BF16");
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif
@@ -1471,8 +1461,17 @@ int main(int argc, char **argv) {
     open_data(r, word, n);
     resolve(r);
     write_recipe(&r->recipe, r->command, &r->data);
+    buf_printf(&r->recipe, "ranks %d\n", n_ranks);
+    if (opt.lora) /* the header holds the checksums of all tensors */
+        buf_printf(&r->recipe, "--init CRC32C %08x\n",
+                   crc32c(0, r->init.map.data, r->init.gguf.data_start));
     if (resumed) load_state(r, opt.lora ? &r->saved : &r->init);
     open_trainer(r, resumed);
+    const Lora *adapter;
+    const Tensor *embedding = r->backend->model(r->trainer, &adapter)->weights.tok_emb;
+    if (n_ranks > 1)
+        ranks_agree(r->count[STEP], crc32c(0, r->recipe.data, r->recipe.n),
+                    crc32c(0, embedding->data, tensor_bytes(embedding)));
     catch_signals();
     bool whole = true;
     while (whole && r->count[STEP] < r->steps) {
@@ -1492,9 +1491,7 @@ int main(int argc, char **argv) {
     }
     close_run(r);
     free((void *)word);
-#ifdef OC_MPI
-    MPI_Finalize();
-#endif
+    ranks_close();
     return whole ? 0 : 130;
 }
 #endif

@@ -9,6 +9,7 @@
 #define OC_TRAIN_OPTIONS_H
 
 #include "loader.h" /* Loader; files.h: Option */
+#include "ranks.h"  /* n_ranks */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. The table */
@@ -59,7 +60,8 @@ static const Option options[] = {
     { 't', "seq-len", NULL, "T", OPT_INT, &opt.seq_len, 0, 1 << 24,
       "positions a row; 0: 1216, in stage 2 1500 (p), else 8192 (p), or the context" },
     { 'b', "batch", NULL, "N", OPT_INT, &opt.batch, 0, 1 << 24,
-      "rows an update; 0: 1024 (p) above 1e9 parameters, else 32768 tokens (o)" },
+      "rows an update, at most an epoch; 0: 1024 (p) above 1e9 parameters, else 32768 tokens (o), "
+      "sft 4096, in stage 2 512 (p)" },
     { 0, "batch-tokens", NULL, "N", OPT_INT, &opt.batch_tokens, 0, 1 << 30, "the same in tokens" },
     { 'm', "micro-batch", NULL, "B", OPT_INT, &opt.micro_batch, 0, 65536,
       "rows at a time; 0: about 4096 tokens (o)" },
@@ -125,7 +127,6 @@ OC_API void set_defaults(const char *command, int stage) {
     opt.lr = !sft ? 3e-4 : stage == 1 ? 2e-5 : 5e-5;
     opt.min_lr = sft ? 0 : 1e-5;
     opt.warmup = anneal ? 0 : -1;
-    opt.batch = !sft ? 0 : stage == 1 ? 4096 : 512;
     opt.beta1 = 0.9, opt.beta2 = sft ? 0.999 : 0.95;
     opt.weight_decay = sft ? 0 : 0.1;
     opt.eps = 1e-8, opt.clip = 1, opt.init_std = 0.02, opt.temperature = 0.8;
@@ -137,7 +138,8 @@ OC_API void set_defaults(const char *command, int stage) {
 OC_API bool one_of(const char *text, const char *words) {
     const char *at = strstr(words, text);
     size_t n = strlen(text);
-    return n && at && (at == words || at[-1] == ' ') && (at[n] == ' ' || !at[n]);
+    return n && !strchr(text, ' ') && at && (at == words || at[-1] == ' ') &&
+           (at[n] == ' ' || !at[n]);
 }
 
 /* What can be said before any file is open. */
@@ -156,6 +158,11 @@ OC_API void check_options(const char *command) {
     if (opt.stage != 1 && !sft) die_usage("--stage: given with %s, expected sft", command);
     if ((opt.steps > 0) + (opt.epochs > 0) + (opt.tokens > 0) > 1)
         die_usage("--steps, --epochs, --tokens: expected one of them");
+    if (opt.batch && opt.batch_tokens)
+        die_usage("--batch and --batch-tokens: both given, expected one of them");
+    if (opt.loss_mean[0] == 'h' && n_ranks > 1)
+        die_usage("--loss-mean: hf with %d ranks, whose micro-batches differ; expected tokens",
+                  n_ranks);
     if (opt.lora && !opt.init) die_usage("--lora: expected --init, the model to adapt");
     if (opt.lora_alpha > 0 && !opt.lora) die_usage("--lora-alpha: given without --lora");
     if ((opt.sample_every > 0) != (opt.prompt != NULL))

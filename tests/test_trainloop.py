@@ -377,7 +377,6 @@ FEATURES = {
     "chats": ["sft", "chat.tok", "--val", "text.tok", "--val-every", 2, "-m", 3],
     "recompute": ["pretrain", "text.tok", "--recompute", "--doc-mask", "-m", 2],
     "hf": ["sft", "chat.tok", "--loss-mean", "hf", "-m", 3, "--stage", 2],
-    "bf16": ["pretrain", "text.tok", "--bf16"],
     "a packed adapter": ["sft", "chat.tok", "text.tok", "--lora", 3, "--recompute", "--pack",
                          "--seq-len", 30],
     "updates that are not finite": ["pretrain", "text.tok", "--init", "nan.gguf", "--skip-bad", 99,
