@@ -367,6 +367,19 @@ MUTANTS = [
      "load_block(t, t->m, g, \"opt.m.\")", "test_train"),
     ("train: A of rank 1 is saved as a vector", "train.c", "t->param[i].decays ? 2 : 1,",
      "t->param[i].rows > 1 ? 2 : 1,", "test_train"),
+    # the loop
+    ("loop: the place in the data is forgotten", "train.c",
+     "memcpy(&r->data.source[i].used, cursors->data + 16 * i, 8);", "", "test_trainloop"),
+    ("loop: the shares of the sources are forgotten", "train.c",
+     "memcpy(&r->data.source[i].rows, cursors->data + 16 * i + 8, 8);", "", "test_trainloop"),
+    ("loop: the mean that tells spikes is forgotten", "train.c",
+     "memcpy(&r->mean_loss, mean->data, 8);", "", "test_trainloop"),
+    ("loop: an annealing corrects the bias anew", "checkpoint.h",
+     "if (value < 0 || value >> 56) return false; /* sums of a few stay below 2^63 */\n"
+     "    *out = value;", "*out = strcmp(name, \"updates\") ? value : 0;", "test_trainloop"),
+    ("loop: the shuffle depends on the batch", "loader.h",
+     "mix_key(l->seed, (uint64_t)which, k / n)", "mix_key(l->seed, (uint64_t)which, k / n + k)",
+     "test_loader"),
 ]
 
 
