@@ -93,8 +93,8 @@ OC_API void csv_add(Progress *p, const Update *u, double seconds, double rate) {
 /* ------------------------------------------------------------------------------------------------
  * 2. The plot */
 
-/* Draws losses and learning rate of a CSV file as SVG. */
-OC_API void draw_plot(const char *csv, const char *svg, const char *title) {
+/* Draws losses and learning rate of a CSV file as SVG, under the name of the model. */
+OC_API void draw_plot(const char *csv, const char *svg, const char *model) {
     enum { X, LOSS, RATE, VAL, SMOOTH, COLUMNS };
     static const int field[] = { X, -1, LOSS, -1, RATE, VAL };
     double *column[COLUMNS], mean = NAN;
@@ -126,7 +126,10 @@ OC_API void draw_plot(const char *csv, const char *svg, const char *title) {
         { "validation loss", "#d62728", 2, 1, false, val_x, column[VAL], n_val },
         { "learning rate", "gray", 0.7, 1, true, column[X], column[RATE], n },
     };
-    SvgPlot plot = { title, "update", "nats a token", "learning rate", false, lines, 4 };
+    const char *slash = strrchr(model, '/');
+    SvgPlot plot = {
+        slash ? slash + 1 : model, "update", "nats a token", "learning rate", false, lines, 4
+    };
     svg_plot(&picture, &plot);
     OutFile out;
     out_open(&out, svg);

@@ -61,6 +61,21 @@ step ./train sft "$out/stage2.tok" --stage 2 --val "$out/val-pairs.tok" \
     --epochs 1 --batch 16 --seq-len 384 --lr 3e-4 --val-every 25 --log-every 25 \
     --plot "$out/sft2.svg" -o "$out/chat.bin"
 
+# The validation loss must have fallen in every stage.
+python3 - "$out" << 'END'
+import csv, sys
+
+print(f"\n{'stage':10} {'updates':>7} {'validation, nats a token':>28} {'bits per byte':>20}")
+for name in "base", "annealed", "sft1", "chat":
+    with open(f"{sys.argv[1]}/{name}.bin.csv") as file:
+        lines = [line for line in csv.DictReader(file)]
+    seen = [line for line in lines if line["val_loss"]]
+    loss, bits = ([float(line[key]) for line in seen] for key in ("val_loss", "val_bits_per_byte"))
+    print(f"{name:10} {len(lines):7} {loss[0]:20.4f} > {loss[-1]:.4f} {bits[0]:12.4f} > {bits[-1]:.4f}")
+    if not loss[-1] < loss[0]:
+        sys.exit(f"error: {name}: the loss did not fall")
+END
+
 step ./run "$out/annealed.bin" -i "def read_file(path):" -n 60 -q
 echo "Write a Python function \`is_empty(self)\`: Return True if the queue is empty." |
     step ./run "$out/chat.bin" -m chat -n 80 -q
