@@ -92,6 +92,8 @@ def damaged_headers():
                 if fine:
                     continue
                 yield fails(f"{name}: {field} {value}", command, name, files=bad)
+        if name == "c.tok":  # the rest is the same code for both
+            continue
         for at, what in (0, "magic"), (60, "header_crc"), (64, "padding"), (1023, "padding"):
             bad = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:]
             yield fails(f"{name}: {what} at {at}", command, name, files={**files(), name: bad})
@@ -136,7 +138,7 @@ def odd_shards():
         bad = {**files(), target: content}
         made = ("x.csv",) if word.startswith("id") else ()
         yield fails(f"shard: {name}", command, target, word, files=bad, made=made)
-        if not word.startswith(("id", "octokens")):
+        if word in ("vocabulary", "empty", "0 tokens", "0 examples"):
             yield fails(f"--val: {name}", "train pretrain good.tok --init m.gguf -o x -t 8 -n 1 "
                         f"--val {target}", target, word, files={**bad, "good.tok": shard(ids())})
     for name, command, content in (
@@ -408,7 +410,7 @@ def options():
              "--keep": 1 << 20, "--lora": 4096, "--save-every": 1 << 30, "--seed": 9 * 10 ** 15,
              "--stage": 2}
     for option, most in whole.items():
-        for text in (JUNK[1], str(most + 1), "-2"):
+        for text in (JUNK[1], str(most + 1)):
             yield refuses(f"{option} {text!r}", [*PRETRAIN.split(), option, text], option,
                           "whole number")
     for option, most in (("--lr", 11), ("--beta1", 1), ("--eps", 2), ("--clip", 2e9),
@@ -514,7 +516,8 @@ def outputs():
     for name in "no.tok", "/dev/null", "/dev/zero", ".", "", "x" * 300, "a\n\x1b[31mb":
         yield fails(f"data {name[:9]!r}", ["train", "pretrain", name, "--init", "m.gguf", "-o",
                                            "x"], name[:1])
-        yield fails(f"--init {name[:9]!r}", ["train", "pretrain", "t.tok", "--init", name, "-o",
+        if len(name) < 9:
+            yield fails(f"--init {name!r}", ["train", "pretrain", "t.tok", "--init", name, "-o",
                                              "x"], name[:1])
     for name, content in (("empty", b""), ("text", b"x" * 99), ("LFS", LFS),
                           ("a shard", shard(ids()))):
