@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h> /* mmap */
 #include <sys/stat.h> /* fstat */
+#include <time.h>     /* clock_gettime */
 #include <unistd.h>   /* read, write, fsync, close */
 
 #define OC_VERSION "0.1.0"
@@ -141,6 +142,21 @@ OC_API bool str_is(Str a, const char *b) { return a.n == strlen(b) && !memcmp(a.
 OC_API int str_cmp(Str a, Str b) {
     int c = memcmp(a.s, b.s, a.n < b.n ? a.n : b.n);
     return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+OC_API double now_seconds(void) { /* of a clock that nobody sets */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The finalizer of splitmix64 (Steele, Lea, Flood 2014): a bijection in which every bit of the
+ * result depends on every bit of x. A counter put through it is a random sequence, and any place in
+ * it is at hand. */
+OC_API uint64_t mix64(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+    return x ^ (x >> 31);
 }
 
 /* A growing run of bytes. `data` always has a NUL behind its n bytes once anything was added. */
@@ -459,7 +475,9 @@ OC_API void out_open(OutFile *o, const char *path) {
         die("%.60s...: name of %zu bytes, too long", path, strlen(path));
     }
     int signals[] = { SIGINT, SIGTERM, SIGHUP };
-    struct sigaction act = { .sa_handler = out_signal }, old;
+    struct sigaction act, old;
+    memset(&act, 0, sizeof act);
+    act.sa_handler = out_signal;
     for (int i = 0; i < 3; i++) /* what the program handles or ignores stays in force */
         if (!sigaction(signals[i], NULL, &old) && old.sa_handler == SIG_DFL)
             sigaction(signals[i], &act, NULL);

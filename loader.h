@@ -28,13 +28,6 @@
  * a cycle of the larger permutation, so it comes back below n, and to each number from one place
  * only (Black and Rogaway 2002, "cycle walking"). At most 4 steps are expected. */
 
-/* Scrambles 64 bits: the finalizer of splitmix64, a bijection. */
-OC_API uint64_t mix64(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
-    return x ^ (x >> 31);
-}
-
 /* A key from three numbers. */
 OC_API uint64_t mix_key(uint64_t a, uint64_t b, uint64_t c) {
     const uint64_t odd = 0x9E3779B97F4A7C15ull;

@@ -10,7 +10,6 @@
 
 #include "opencoder.h" /* cpu_engine, sample */
 #include "svg.h"       /* svg_plot */
-#include <time.h>      /* clock_gettime */
 
 /* What one update reports; NaN where there is nothing to report. */
 typedef struct {
@@ -28,12 +27,6 @@ typedef struct {
     double begun, last;       /* seconds: the run, the end of the last update */
     double pace, rate, shown; /* seconds an update, tokens a second (smoothed); last line */
 } Progress;
-
-OC_API double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ------------------------------------------------------------------------------------------------
  * 1. The CSV */

@@ -27,7 +27,7 @@
 #include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
 #include "lora.h"      /* Lora, lora_open, lora_find */
 #include "json.h"      /* json strings for --logprobs */
-#include <time.h>      /* clock_gettime */
+#include <time.h>      /* time: the default seed */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
 #endif
@@ -501,12 +501,6 @@ typedef struct {
     double prompt_seconds, seconds;
 } Session;
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Feeds n tokens behind what the sequence holds, in batches, and returns the logits of the last one
  * (of every one, if all is not NULL: copied there, (n, V)). */
 static float *feed(Session *s, const int *token, size_t n, float *all) {
@@ -514,7 +508,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
     char *want = xcalloc((size_t)max, 1, "batch");
     size_t vocab = (size_t)s->model->config.vocab_size;
     float *logits = NULL;
-    double start = now();
+    double start = now_seconds();
     for (size_t done = 0; done < n && !interrupted;) {
         int k = n - done < (size_t)max ? (int)(n - done) : max;
         for (int i = 0; i < k; i++) {
@@ -526,7 +520,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
         if (all) memcpy(all + done * vocab, logits, (size_t)k * vocab * sizeof *all);
         s->pos += k;
         done += (size_t)k;
-        if (!opt.quiet && isatty(2) && n > (size_t)max && now() - start > 1)
+        if (!opt.quiet && isatty(2) && n > (size_t)max && now_seconds() - start > 1)
             fprintf(stderr, "\rprompt: %zu of %zu tokens%s", done, n, done == n ? "\n" : "");
     }
     free(seq);
@@ -605,7 +599,7 @@ static int generate(Session *s, float *logits, TextOut *out) {
     size_t n_vocab = (size_t)s->model->config.vocab_size;
     float *before = opt.logprobs ? xcalloc(n_vocab, sizeof *before, "logits") : NULL;
     int id = -1;
-    double start = now();
+    double start = now_seconds();
     for (size_t made = 0; !interrupted && !out->stopped; made++) {
         if (made && s->pos == s->n_ctx) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
@@ -630,7 +624,7 @@ static int generate(Session *s, float *logits, TextOut *out) {
     }
     text_end(out);
     free(before);
-    s->seconds += now() - start;
+    s->seconds += now_seconds() - start;
     return id;
 }
 
@@ -661,10 +655,10 @@ static void print_rates(const Session *s) {
 
 /* The logits after a whole prompt, which must fit into the context. Ctrl-C may cut it short. */
 static float *feed_prompt(Session *s, const Ids *ids) {
-    double start = now();
+    double start = now_seconds();
     int before = s->pos;
     float *logits = feed(s, ids->id, ids->n, NULL);
-    s->prompt_seconds += now() - start;
+    s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
     return logits;
 }

@@ -280,19 +280,12 @@ static void pack_all(Texts *x, const Packer *p, Output *o, int n_threads) {
     free(part);
 }
 
-/* The finalizer of splitmix64 (Steele, Lea, Flood 2014): a counter put through it is random. */
-static uint64_t mix(uint64_t x) {
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
-
 /* Fisher and Yates: every order is equally likely; the same one for the same seed. */
 static void shuffle(Texts *x, uint64_t seed) {
-    uint64_t state = mix(seed);
+    uint64_t state = mix64(seed);
     for (size_t i = x->n_docs; i > 1; i--) {
         state += 0x9E3779B97F4A7C15u;
-        size_t k = (size_t)(mix(state) % i);
+        size_t k = (size_t)(mix64(state) % i);
         Doc d = x->doc[i - 1];
         x->doc[i - 1] = x->doc[k];
         x->doc[k] = d;
@@ -372,7 +365,7 @@ static const char usage[] =
 
 static void report(const Texts *x, const Output *o, double begun) {
     const ShardHeader *h = &o->shard.head;
-    double bytes = (double)h->n_bytes, time = seconds() - begun;
+    double bytes = (double)h->n_bytes, time = now_seconds() - begun;
     if (x->n_skipped || x->n_empty || o->n_empty)
         fprintf(stderr, "left out: %llu that cannot be used, %llu empty ones\n",
                 (unsigned long long)x->n_skipped, (unsigned long long)(x->n_empty + o->n_empty));
@@ -387,7 +380,7 @@ static void report(const Texts *x, const Output *o, double begun) {
 int vocab_pack_main(int argc, char **argv) {
     const char **path = xcalloc((size_t)argc, sizeof *path, "arguments");
     int n = parse_options(argc, argv, options, usage, path, argc);
-    double begun = seconds();
+    double begun = now_seconds();
     Texts x;
     Model m;
     Packer p;

@@ -6,7 +6,6 @@
 
 #include "texts.h"
 #include <dirent.h> /* scandir */
-#include <time.h>   /* clock_gettime */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
 #endif
@@ -27,12 +26,6 @@ int this_thread(void) {
 #else
     return 0;
 #endif
-}
-
-double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -82,6 +82,5 @@ void words_free(Words *w);
 
 int set_threads(int64_t wanted); /* 0: all there are; returns how many it will be */
 int this_thread(void);
-double seconds(void); /* on a clock that only goes forward */
 
 #endif

@@ -259,7 +259,7 @@ static void report(const Texts *x, const Learner *l, const Alphabet *a, int n, d
             "%llu bytes, %u different words; %d tokens: %d fixed, %u pieces, %u characters, "
             "%d added; %.3f bytes a token, %.1f s\n",
             (unsigned long long)a->n_bytes, l->n_words, n, N_FIXED, l->n_made, a->n, l->n_added,
-            (double)a->n_bytes / (double)tokens, seconds() - begun);
+            (double)a->n_bytes / (double)tokens, now_seconds() - begun);
 }
 
 /* Learns v, of opt.vocab tokens, from the words. */
@@ -282,7 +282,7 @@ static void make_vocab(Learner *l, Alphabet *a, Vocab *v, const Words *words) {
 int vocab_train_main(int argc, char **argv) {
     const char **path = xcalloc((size_t)argc, sizeof *path, "arguments");
     int n = parse_options(argc, argv, options, usage, path, argc), n_added = 0;
-    double begun = seconds();
+    double begun = now_seconds();
     Str added[16 + 3];
     Texts x;
     Vocab v;

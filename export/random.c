@@ -142,20 +142,12 @@ static Vocab random_vocab(int size, Arena *arena) {
 /* ------------------------------------------------------------------------------------------------
  * 2. The weights */
 
-/* The finalizer of splitmix64 (Steele, Lea, Flood 2014): every bit of the result depends on every
- * bit of x, so a counter put through it is a random sequence, and any place in it is at hand. */
-static uint64_t mix(uint64_t x) {
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
-
 /* n numbers of the given mean and standard deviation. The sum of four 16-bit numbers has the shape
  * of a bell, to 3.46 deviations on either side, and no logarithm. */
 static void fill_random(float *x, size_t n, uint64_t key, float mean, float deviation) {
     const float unit = deviation / 37836.7f; /* sqrt(4/12) 2^16: the deviation of the sum */
     for (size_t i = 0; i < n; i++) {
-        uint64_t r = mix(key + i * 0x9E3779B97F4A7C15u);
+        uint64_t r = mix64(key + i * 0x9E3779B97F4A7C15u);
         int sum =
             (int)(r & 0xFFFF) + (int)(r >> 16 & 0xFFFF) + (int)(r >> 32 & 0xFFFF) + (int)(r >> 48);
         x[i] = mean + (float)(sum - 2 * 65535) * unit;
@@ -175,7 +167,7 @@ static void write_random(GgufWriter *w, const TensorSpec *spec, uint32_t type, u
             float *x = xcalloc(cols, sizeof *x, "one row");
 #pragma omp for
             for (int r = 0; r < rows; r++) {
-                uint64_t row_key = mix(key + (uint64_t)(first + r));
+                uint64_t row_key = mix64(key + (uint64_t)(first + r));
                 fill_random(x, cols, row_key, norm ? 1.0f : 0.0f, norm ? 0.05f : 0.02f);
                 quantize(chunk + (size_t)r * bytes, x, type, cols);
             }
@@ -204,7 +196,7 @@ void random_write(const char *shape, const char *out, uint32_t type, uint64_t se
     gguf_begin(&w, out);
     for (int t = 0; t < n; t++) {
         uint32_t stored = stored_type(str_of(spec[t].name), spec[t].cols, type);
-        write_random(&w, &spec[t], stored, mix(seed * 0x9E3779B97F4A7C15u + (uint64_t)t + 1));
+        write_random(&w, &spec[t], stored, mix64(seed * 0x9E3779B97F4A7C15u + (uint64_t)t + 1));
         progress("writing", w.out.pos, total);
     }
     gguf_end(&w);
