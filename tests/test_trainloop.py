@@ -197,6 +197,34 @@ def test_batches():
     check("sft --pack: far fewer", len(record("sft--pack")) < 50, len(record("sft--pack")))
 
 
+def test_loss_means():
+    """One update of two rows with unequal numbers of targets; --lr 0 shows each alone."""
+    def losses(name, *words):
+        train("sft", "chat.tok", "--init", "model.gguf", "-o", name, *COMMON, "--lr", 0, "-m", 1,
+              *words)
+        return [line["loss"] for line in record(name)]
+
+    first, second = losses("alone", "--batch", 1, "--steps", 2)
+    (tokens,), (hf,) = (losses(how, "--batch", 2, "--steps", 1, "--loss-mean", how)
+                        for how in ("tokens", "hf"))
+    check("hf: the mean of the means", abs(hf - (first + second) / 2) < 1e-5, (hf, first, second))
+    check("tokens: another mean", abs(hf - tokens) > 1e-4 and
+          min(first, second) < tokens < max(first, second), (tokens, hf))
+
+
+def test_defaults():
+    """Those of the paper's two stages of fine-tuning, where model and data are large enough."""
+    tiny = ["-z", "model.gguf", "--dim", 4, "--layers", 1, "--heads", 1, "--ctx", 2048]
+    write("many.tok", chat([([LETTER], [LETTER + 1])] * 4200))
+    for stage, row, batch, rate, updates in (1, 1216, 4096, 2e-5, 1), (2, 1500, 512, 5e-5, 24):
+        name = f"stage{stage}"
+        err = train("sft", "many.tok", *tiny, "-o", name, "--stage", stage, "--val-fraction", 0)
+        says = f"rows of {row} an epoch, {updates} updates of {batch} rows"
+        check(f"stage {stage}: {says}", says in err, short(err))
+        check(f"stage {stage}: its peak", abs(max(line["lr"] for line in record(name)) / rate - 1)
+              < 1e-6, record(name)[0])
+
+
 def test_new_models():
     shape = ["--dim", 32, "--layers", 1, "--heads", 2, "--hidden", 64, "--tokenizer", "model.gguf"]
     for name, more in (("new1", ["-j", 1]), ("new2", ["-j", 2]), ("seed", ["--seed", 1]),
@@ -598,15 +626,26 @@ def test_mpi():
     done = two("--resume")
     check("two ranks resume", done.returncode == 0 and untimed("two") == csv
           and tensors("two") == model, done.stderr[-500:])
+    os.remove(place("two.ckpt-000012"))  # and a rank that does not see the other's checkpoint:
+    os.makedirs(place("elsewhere"))
+    for name in "text.tok", "model.gguf":
+        shutil.copy(place(name), place("elsewhere"))
+    rank = ["-np", "1", "-wdir", HOME, binary, *map(str, base), "-o", "two", "--resume"]
+    done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", *rank, ":",
+                           *(place("elsewhere") if word == HOME else word for word in rank)],
+                          capture_output=True, timeout=60)
+    check("ranks that differ are refused", done.returncode == 1
+          and b"ranks differ in updates done" in done.stderr, done.stderr[-500:])
     return None
 
 
 shutil.rmtree(HOME, ignore_errors=True)
 os.makedirs(HOME)
 tokens = make_data()
-for test in (test_schedules, test_record, test_batches, test_new_models, test_sample, test_kills,
-             test_signals, test_resume, test_full_disk, test_bad_numbers, test_lora_and_anneal,
-             test_features, test_threads, test_borders, test_files_of_others):
+for test in (test_schedules, test_record, test_batches, test_loss_means, test_defaults,
+             test_new_models, test_sample, test_kills, test_signals, test_resume, test_full_disk,
+             test_bad_numbers, test_lora_and_anneal, test_features, test_threads, test_borders,
+             test_files_of_others):
     test()
 test_refusals(tokens)
 test_mpi()
