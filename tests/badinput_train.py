@@ -443,7 +443,7 @@ def options():
     for words in ("--warmup 1000000", "--schedule linear --warmup 2", "--lr 0", "--min-lr 10",
                   "--decay-fraction 1", "--decay-fraction 1e-320", "--clip 0", "--clip 1e-30",
                   "--val-fraction 0.5", "--val-fraction 0", "--val-rows 0", "--beta1 0 --beta2 0",
-                  "--recompute --bf16 --doc-mask", "-m 65536", "-j 3", "--seed 0",
+                  "--recompute --doc-mask", "-m 65536", "-j 3", "--seed 0",
                   "--seed 9000000000000000", "--save-every 0 --keep 1", "--weight-decay 10",
                   "--schedule constant --spike 1e-9", "--val t.tok --val c.tok --val-every 1",
                   "--loss-mean hf -m 1", "-t 1", "-t 64", "--verify", "--log-every 1000000",
