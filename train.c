@@ -65,6 +65,18 @@ static inline float fast_exp(float x) {
     return series * n;
 }
 
+/* The largest of n numbers, in 16 lanes: a form that every compiler makes vector code of. */
+static float largest(const float *x, int n) {
+    float lane[16];
+    for (int l = 0; l < 16; l++) lane[l] = x[0];
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
+    for (int l = 1; l < 16; l++) lane[0] = lane[l] > lane[0] ? lane[l] : lane[0];
+    return lane[0];
+}
+
 /* x (rows, cols), row after row; rows `stride` floats apart. */
 static Matrix strided(const float *x, size_t stride) {
     return (Matrix){ .data = x, .row = stride, .col = 1 };
@@ -193,14 +205,12 @@ static void cross_entropy(float *logits, float *loss, const uint32_t *target, in
                           float scale) {
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < n; t++) {
-        float *l = logits + (size_t)t * (size_t)V, max = l[0], sum = 0;
+        float *l = logits + (size_t)t * (size_t)V, max = largest(l, V), sum = 0;
         int id = TOKEN_ID(target[t]);
         bool counts = !(target[t] & NO_LOSS);
         loss[t] = 0;
         if (!counts) memset(l, 0, (size_t)V * sizeof *l);
         if (!counts) continue;
-#pragma omp simd reduction(max : max)
-        for (int i = 0; i < V; i++) max = l[i] > max ? l[i] : max;
         float target_logit = l[id] - max;
 #pragma omp simd reduction(+ : sum)
         for (int i = 0; i < V; i++) {
@@ -258,9 +268,7 @@ static void head_probabilities(float *p, const Head *a, int t, int from, int key
 /* lse = log sum_u e^(s_u scale) over the keys that query t sees. */
 static float head_lse(const float *s, const Head *a, int t, int from) {
     int begin = a->first[t] - from, end = t + 1 - from;
-    float max = s[begin], sum = 0;
-#pragma omp simd reduction(max : max)
-    for (int u = begin; u < end; u++) max = s[u] > max ? s[u] : max;
+    float max = largest(s + begin, end - begin), sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int u = begin; u < end; u++) sum += fast_exp((s[u] - max) * a->scale);
     return max * a->scale + logf(sum);
@@ -790,10 +798,9 @@ static void take_batch(Trainer *t, const uint32_t *tokens, int B, int T) {
     for (int b = 0, i = 0; b < B; b++)
         for (int u = 0, first = 0; u < T; u++, i++) {
             const uint32_t *at = tokens + (size_t)b * (size_t)(T + 1) + u;
-            int V = t->model.config.vocab_size;
-            if (TOKEN_ID(at[0]) >= V || TOKEN_ID(at[1]) >= V)
-                die("batch: token %d, expected less than %d",
-                    TOKEN_ID(at[0]) >= V ? TOKEN_ID(at[0]) : TOKEN_ID(at[1]), V);
+            int V = t->model.config.vocab_size, id = TOKEN_ID(at[0]), next = TOKEN_ID(at[1]);
+            if (id >= V || next >= V)
+                die("batch: token %d, expected less than %d", id >= V ? id : next, V);
             if (at[0] & STARTS) first = u;
             t->token[i] = at[0];
             t->target[i] = at[1];
@@ -1401,13 +1408,9 @@ static void close_run(Run *r) {
     loader_close(&r->data);
     model_close(&r->init);
     model_close(&r->saved);
-    free(r->specs);
-    free(r->n_bytes);
-    free(r->rows);
-    free(r->tokens);
-    free(r->progress.path);
-    buf_free(&r->recipe);
-    buf_free(&r->found);
+    void *all[] = { r->specs,         r->n_bytes,     r->rows,      r->tokens,
+                    r->progress.path, r->recipe.data, r->found.data };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     if (r->progress.csv && fclose(r->progress.csv)) die("%s.csv: cannot write", opt.out);
 }
 
