@@ -353,7 +353,7 @@ typedef struct {
     float *mid, *gate, *up; /* (n, C) x + attention; (n, F) twice */
 } Kept;
 
-typedef struct {
+typedef struct { /* a layer: what it multiplies with, what it was given, what it keeps */
     Linear linear[LINEARS];
     const Tensor *attn_norm, *ffn_norm; /* (C) */
     float *d_attn_norm, *d_ffn_norm;    /* NULL with LoRA */

@@ -33,6 +33,14 @@ def skip(name, why):
     print(f"skip {name}: {why}", flush=True)
 
 
+def write_file(path, content):
+    """A file of text or bytes, and the directories on the way to it; returns its path."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
 def relay(name, done):
     """Counts the checks of a C test that was started, under the name of what it was started on."""
     global failed

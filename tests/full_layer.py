@@ -16,18 +16,10 @@ except ImportError as missing:
     skip("full-width layers", f"{missing}; see make_fixtures.py")
     sys.exit(0)
 
-SHAPES = {
-    "1.5b": dict(hidden_size=2240, intermediate_size=6144, num_hidden_layers=1,
-                 num_attention_heads=14, num_key_value_heads=14, head_dim=160, rope_theta=1e4),
-    "8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=1,
-               num_attention_heads=32, num_key_value_heads=8, head_dim=128, rope_theta=5e5),
-}
-
 os.makedirs(SCRATCH, exist_ok=True)
-for name, shape in SHAPES.items():
+for name, shape in make_fixtures.FULL_WIDTH.items():
     directory = os.path.join(SCRATCH, f"full-{name}")
     reference, model = directory + ".ref.gguf", directory + ".gguf"
-    shape.update(vocab_size=4096, rms_norm_eps=1e-5, tie_word_embeddings=False)
     llama = make_fixtures.random_llama(shape, 1.0, 1, max_position_embeddings=4096)
     llama = make_fixtures.write_model(directory, llama, torch.bfloat16)
     make_fixtures.write_tokenizer(directory)

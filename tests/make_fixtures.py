@@ -40,6 +40,16 @@ N_PIECES = 351  # of SentencePiece; then <|im_end|> and <|im_start|>, then unuse
 IM_END, IM_START = N_PIECES, N_PIECES + 1
 LONG = 1200
 
+# One layer of each OpenCoder size, at its full width: full_layer.py, full_layer_train.py.
+FULL_WIDTH = {
+    "1.5b": dict(hidden_size=2240, intermediate_size=6144, num_attention_heads=14,
+                 num_key_value_heads=14, head_dim=160, rope_theta=1e4),
+    "8b": dict(hidden_size=4096, intermediate_size=14336, num_attention_heads=32,
+               num_key_value_heads=8, head_dim=128, rope_theta=5e5),
+}
+for shape in FULL_WIDTH.values():
+    shape.update(num_hidden_layers=1, vocab_size=4096, rms_norm_eps=1e-5, tie_word_embeddings=False)
+
 # name: (configuration, files, embedding scale, T, greedy tokens, seed)
 MODELS = {
     # OpenCoder 1.5B's head: 160 wide, K = H; and H x D is not the width of the model.

@@ -11,7 +11,8 @@ import shutil
 import struct
 
 import badinput_files
-from check import ROOT, SCRATCH, check, check_equal, end, program, short, start
+from check import (ROOT, SCRATCH, check, check_equal, end, program, short, start,
+                   write_file)
 
 PLACE = os.path.join(SCRATCH, "pack")
 VOCAB, OUT = os.path.join(PLACE, "vocab.gguf"), os.path.join(PLACE, "out.tok")
@@ -22,11 +23,7 @@ NO_LOSS = 1 << 31
 
 
 def place(name, content):
-    path = os.path.join(PLACE, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
-    return path
+    return write_file(os.path.join(PLACE, name), content)
 
 
 def lines(name, *records):

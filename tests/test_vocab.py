@@ -11,7 +11,8 @@ import random
 import shutil
 import struct
 
-from check import ROOT, SCRATCH, check, check_equal, end, program, short, start
+from check import (ROOT, SCRATCH, check, check_equal, end, program, short, start,
+                   write_file)
 from show_gguf import Gguf
 
 PLACE = os.path.join(SCRATCH, "vocab")
@@ -23,11 +24,7 @@ SOURCES = sorted(glob.glob(os.path.join(ROOT, "*.[ch]")) +
 
 
 def place(name, content):
-    path = os.path.join(PLACE, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
-    return path
+    return write_file(os.path.join(PLACE, name), content)
 
 
 def read(path):
