@@ -6,7 +6,8 @@
 #else
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#include "x86.h" /* TILE */
+#include "x86.h"       /* TILE */
+#include "int8_avx2.h" /* int8_rows_avx2, panels_avx2 */
 
 TILE(avx2, 6, 8, __m256, 8, _mm256_, 1, _mm256_fmadd_ps)
 
@@ -53,7 +54,8 @@ static bool avx2_here(void) {
 const Kernels kernels_avx2 = { .name = "avx2",
                                .here = avx2_here,
                                .float_group = float_group_plain,
-                               .int8_group = int8_group_plain,
+                               .int8_rows = int8_rows_avx2,
+                               .panels = PANELS_AVX2,
                                .tile = { 6, 16, tile_avx2, 8, chains_avx2 },
                                .turn = turn_avx2,
                                .copy = copy_avx2 };
