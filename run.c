@@ -26,6 +26,7 @@
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
 #include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
 #include "lora.h"      /* Lora, lora_open, lora_find */
+#include "speculate.h" /* Speculation: several tokens from one pass */
 #include "json.h"      /* json strings for --logprobs */
 #include <time.h>      /* time: the default seed */
 #ifdef _OPENMP
@@ -480,14 +481,19 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump, *lora;
-    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump, *lora,
+        *draft;
+    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
-    bool exact, no_echo, no_special, verify, quiet;
+    bool exact, no_echo, no_special, verify, quiet, speculate_always;
     TextList stop;
-} opt = {
-    .mode = "generate", .n_new = 256, .batch = 64, .seed = -1, .top_p = 0.9, .repeat_penalty = 1
-};
+} opt = { .mode = "generate",
+          .n_new = 256,
+          .batch = 64,
+          .seed = -1,
+          .top_p = 0.9,
+          .repeat_penalty = 1,
+          .speculate = 16 };
 
 typedef struct {
     Model *model;
@@ -496,7 +502,9 @@ typedef struct {
     Engine *engine;
     Lora lora;
     Sampler sampler;
-    int n_ctx, n_batch, pos;                 /* pos: tokens of the sequence so far */
+    Speculation speculation;
+    Model draft;             /* --draft; its weights are mapped only if opt.draft is set */
+    int n_ctx, n_batch, pos; /* pos: tokens of the sequence so far */
     size_t n_prompt, n_generated, n_decoded; /* n_decoded: generated tokens that were fed again */
     double prompt_seconds, seconds;
 } Session;
@@ -517,6 +525,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
         }
         Batch b = { k, token + done, seq, pos, want };
         logits = s->backend->forward(s->engine, &b);
+        spec_prompt(&s->speculation, token + done, s->pos, k);
         if (all) memcpy(all + done * vocab, logits, (size_t)k * vocab * sizeof *all);
         s->pos += k;
         done += (size_t)k;
@@ -605,8 +614,8 @@ static int generate(Session *s, float *logits, TextOut *out) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
             break;
         }
-        if (made && !(logits = feed(s, &id, 1, NULL))) break; /* Ctrl-C came first */
-        s->n_decoded += made > 0;
+        size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
+        if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
         check_logits(s, logits);
         mask_unused(s, logits);
@@ -630,27 +639,33 @@ static int generate(Session *s, float *logits, TextOut *out) {
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
  * read, plus the cache at the present position. */
-static double bytes_per_token(const Session *s) {
-    const Config *c = &s->model->config;
+static double bytes_per_token(const Model *m, int pos) {
+    const Config *c = &m->config;
     double bytes = 0;
     int n;
     TensorSpec *specs = tensor_specs(c, &n);
     for (int i = 0; i < n; i++) {
         bool embedding = !strcmp(specs[i].name, "token_embd.weight");
         if (!embedding || c->tied)
-            bytes += (double)tensor_bytes(gguf_tensor(&s->model->gguf, specs[i].name));
+            bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * s->pos;
+    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * pos;
 }
 
 static void print_rates(const Session *s) {
     if (opt.quiet) return;
-    double rate = s->seconds > 0 ? (double)s->n_decoded / s->seconds : 0;
+    const Speculation *p = &s->speculation;
+    double per_second = s->seconds > 0 ? 1 / s->seconds : 0;
+    double bytes = (double)p->passes * bytes_per_token(s->model, s->pos);
+    if (opt.draft) bytes += (double)p->draft.passes * bytes_per_token(&s->draft, s->pos);
+    if (p->proposed)
+        fprintf(stderr, "speculation: %zu proposed, %zu accepted, %.2f tokens a pass\n",
+                p->proposed, p->accepted, (double)s->n_decoded / (double)p->passes);
     if (s->sampler.temperature > 0) fprintf(stderr, "seed %lld\n", (long long)opt.seed);
     fprintf(stderr, "prompt %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f GB/s\n",
             s->n_prompt, s->prompt_seconds > 0 ? (double)s->n_prompt / s->prompt_seconds : 0,
-            s->n_generated, rate, rate * bytes_per_token(s) * 1e-9);
+            s->n_generated, (double)s->n_decoded * per_second, bytes * per_second * 1e-9);
 }
 
 /* The logits after a whole prompt, which must fit into the context. Ctrl-C may cut it short. */
@@ -660,6 +675,7 @@ static float *feed_prompt(Session *s, const Ids *ids) {
     float *logits = feed(s, ids->id, ids->n, NULL);
     s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
+    spec_prompt_end(&s->speculation, s->pos, s->prompt_seconds / (double)s->n_prompt);
     return logits;
 }
 
@@ -945,6 +961,12 @@ static const Option options[] = {
     { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.lora, 0, 0, "apply an adapter to the model" },
     { 0, "lora-scale", NULL, "X", OPT_FLOAT, &opt.lora_scale, -1000, 1000,
       "apply it X times; 0: not at all" },
+    { 0, "speculate", NULL, "N", OPT_INT, &opt.speculate, 0, SPEC_MOST,
+      "guess up to N tokens ahead where it pays: same text, sooner; 0: never" },
+    { 0, "speculate-always", NULL, NULL, OPT_FLAG, &opt.speculate_always, 0, 0,
+      "guess whether it pays or not" },
+    { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
+      "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
@@ -1029,10 +1051,19 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
     s->backend = &cpu_engine;
     s->engine = s->backend->open(m, &o);
+    spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
+    s->speculation.most = (int)opt.speculate;
+    s->speculation.always = opt.speculate_always;
+    s->speculation.draft.interrupted = &interrupted;
+    if (opt.draft) {
+        model_open(&s->draft, opt.draft, opt.verify);
+        draft_open(&s->speculation.draft, &s->draft, &m->vocab, s->backend, &o);
+    }
     if (opt.seed < 0) opt.seed = (int64_t)time(NULL);
     s->sampler = (Sampler){ .temperature = (float)opt.temperature,
                             .top_p = (float)opt.top_p,
@@ -1043,6 +1074,8 @@ static void session_open(Session *s, Model *m, Dump *dump) {
 }
 
 static void session_close(Session *s) {
+    spec_close(&s->speculation);
+    if (opt.draft) model_close(&s->draft);
     s->backend->close(s->engine);
     tokenizer_free(s->tokenizer);
     lora_free(&s->lora);
@@ -1078,6 +1111,7 @@ int main(int argc, char **argv) {
         die_usage("-m: '%s', expected generate or chat", opt.mode);
     if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
         die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
+    if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
