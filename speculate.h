@@ -111,7 +111,7 @@ OC_API void spec_match(Speculation *s, int pos) {
 #define SPEC_LIMIT   0.03 /* of the time may be lost by proposals that were expected to pay ... */
 #define SPEC_EXPLORE 0.01 /* ... or by single ones, made to see whether they do */
 
-/* The chance of the draft (i = 0), or of lookup after a match of i tokens. What is believed at first
+/* The chance of the draft, i = 0, or of lookup after a match of i tokens. What is believed at first
  * weighs as much as 4 results. */
 OC_API double spec_chance(const Speculation *s, int i) {
     double belief = i ? i / (i + 1.5) : 0.7;
