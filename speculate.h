@@ -112,9 +112,9 @@ OC_API void spec_match(Speculation *s, int pos) {
 #define SPEC_EXPLORE 0.01 /* ... or by single ones, made to see whether they do */
 
 /* The chance of the draft, i = 0, or of lookup after a match of i tokens. What is believed at first
- * weighs as much as 4 results. */
+ * weighs as much as 4 results; i / (i + 2.5) is how it is in code (make bench-speculate). */
 OC_API double spec_chance(const Speculation *s, int i) {
-    double belief = i ? i / (i + 1.5) : 0.7;
+    double belief = i ? i / (i + 2.5) : 0.7;
     return (s->rate[i].right + 4 * belief) / (s->rate[i].tried + 4);
 }
 
