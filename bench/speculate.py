@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""speculate.py: `make bench-speculate`. What speculation by lookup gains, and what it costs where it
-gains nothing (it may cost 5 %).
+"""speculate.py: `make bench-speculate`. What speculation by lookup gains, and what it costs where
+it gains nothing (it may cost 5 %).
 
 First without a model: real texts are forced through speculate.h (bench/speculate.c), so that it is
 known which proposals a perfect model would have taken. Edits are those of this repository's
