@@ -79,7 +79,7 @@ def inspect(model):
     """The Weights of a file, from ./convert --inspect."""
     text = output_of("stdout", "./convert", "--inspect", model)
     layers, heads, width = (re.search(pattern, text) for pattern in (
-        r"^layers (\d+)", r"key/value heads (\d+)", r"heads \d+ of (\d+)"))
+        r"\nlayers (\d+)", r"key/value heads (\d+)", r" heads \d+ of (\d+)"))
     context = re.search(r"context (\d+)", text)
     if not (layers and heads and width and context):
         sys.exit(f"error: {model}: convert --inspect does not tell its shape: {text[:200]!r}")

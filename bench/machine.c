@@ -7,8 +7,7 @@
  * read when a token is generated, in the way that gets most of it (see below). The others: every
  * thread keeps twelve independent chains of one instruction busy, on vectors that stay in
  * registers; a multiplication and the addition of its product are two operations. What the
- * processor (or the compiler's -march) lacks is left out of the line. All are the best of several
- * rounds, because a shared machine can only make them slower. */
+ * processor (or the compiler's -march) lacks is left out of the line. */
 #define _GNU_SOURCE /* madvise under -std=c11 */
 #include <stdbool.h>
 #include <stdint.h> /* uint64_t */
@@ -174,27 +173,31 @@ CHAIN(multiply_bf16, __m512, _mm512_dpbf16_ps(y, (__m512bh)y, (__m512bh)a))
 #endif
 #endif
 
-/* Operations per second of all threads, `products` of them times two with every instruction. */
-static double multiply_rate(float (*multiply)(long), int products, int threads) {
-    const long steps = 2000000;
-    float sum = 0;
-    double begun = seconds();
-#pragma omp parallel for schedule(static, 1) reduction(+ : sum)
-    for (int t = 0; t < threads; t++) sum += multiply(steps);
-    double taken = seconds() - begun;
-    if (!(sum > 0)) fprintf(stderr, "error: arithmetic: wrong sum\n"), exit(1);
-    return 2.0 * CHAINS * products * (double)steps * threads / taken;
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-/* Prints the best of several rounds. */
-static void print_rate(const char *name, const char *unit, float (*multiply)(long), int products,
-                       int threads) {
-    double best = 0;
-    for (int r = 0; r < 2 * ROUNDS; r++) {
-        double rate = multiply_rate(multiply, products, threads);
-        if (rate > best) best = rate;
+/* Prints the operations per second of all threads, `products` of them times two with every
+ * instruction. Each thread's rate is the median of many slices of time, shorter than those that a
+ * scheduler deals out, so that few of them are interrupted. */
+static void print_rate(const char *name, const char *unit, float (*multiply)(long), int products) {
+    enum { SLICES = 101, STEPS = 100000 };
+    double rate = 0;
+    float sum = 0;
+#pragma omp parallel reduction(+ : rate, sum)
+    {
+        double taken[SLICES];
+        for (int i = 0; i < SLICES; i++) {
+            double begun = seconds();
+            sum += multiply(STEPS);
+            taken[i] = seconds() - begun;
+        }
+        qsort(taken, SLICES, sizeof *taken, ascending);
+        rate += 2.0 * CHAINS * products * STEPS / taken[SLICES / 2];
     }
-    printf(", %s %.1f %s", name, best / 1e9, unit);
+    if (!(sum > 0)) fprintf(stderr, "error: arithmetic: wrong sum\n"), exit(1);
+    printf(", %s %.1f %s", name, rate / 1e9, unit);
 }
 
 int main(int argc, char **argv) {
@@ -205,14 +208,14 @@ int main(int argc, char **argv) {
     threads = omp_get_max_threads();
 #endif
     printf("read %.2f GB/s", best_read_rate((int)(megabytes * (1 << 20) / PIECE)) / 1e9);
-    print_rate("multiply-add", "GFLOP/s", multiply_floats, WIDTH / 4, threads);
+    print_rate("multiply-add", "GFLOP/s", multiply_floats, WIDTH / 4);
     printf(", %d threads", threads);
 #ifdef __AVX2__
-    print_rate("int16", "GOP/s", multiply_int16, WIDTH / 2, threads);
-    print_rate("int8", "GOP/s", multiply_int8, WIDTH, threads);
+    print_rate("int16", "GOP/s", multiply_int16, WIDTH / 2);
+    print_rate("int8", "GOP/s", multiply_int8, WIDTH);
 #endif
 #ifdef __AVX512BF16__
-    print_rate("bf16", "GFLOP/s", multiply_bf16, WIDTH / 2, threads);
+    print_rate("bf16", "GFLOP/s", multiply_bf16, WIDTH / 2);
 #endif
     printf("\n");
     return 0;
