@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 
-from bench import ROOT, output_of, rates
+from common import ROOT, output_of, random_model, rates_in
 
 SCRATCH = os.path.join(ROOT, "build", "speculate")
 VOCAB = os.path.join(SCRATCH, "vocab.gguf")
@@ -106,13 +106,14 @@ def main():
     if options.forced:
         return
     model = options.model or "build/bench-1.5b-q8_0.gguf"
-    if not options.model and not os.path.exists(os.path.join(ROOT, model)):
-        output_of("stdout", "./convert", "--random", "1.5b", model, "-q", "q8_0", "--seed", 1)
+    if not options.model:
+        random_model("1.5b", "q8_0", model)
     for name, more in (("greedy, in a loop", []), ("temperature 1", ["-t", 1, "-p", 1, "-s", 1])):
         gain = []
         for number in range(options.rounds):
             command = [model, "-i", "def fib(n):\n    return", "-n", options.tokens, *more]
-            with_it, without = rates(*command)[3], rates(*command, "--speculate", 0)[3]
+            with_it, without = (rates_in(output_of("stderr", "./run", *command, *other)).rate
+                                for other in ([], ["--speculate", 0]))
             gain.append(with_it / without)
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         print(f"{os.path.basename(model)}, {name}, {options.tokens} tokens: "

@@ -115,8 +115,9 @@ MUTANTS = [
      ") same++;", "test_speculate"),
     ("a draft of any vocabulary", "draft.h", "if (draft->token[i].n != v->token[i].n ||",
      "if (0 && draft->token[i].n != v->token[i].n &&", "test_speculate"),
-    ("an answer leaves its proposals behind", "speculate.h", "    spec_settle(s, pos);\n    memcpy",
-     "    memcpy", "test_speculate"),
+    ("the draft does not read the newest token", "draft.h",
+     "draft_feed(d, token, n_tokens + made);", "draft_feed(d, token, n_tokens - !made + made);",
+     "test_speculate"),
 
     # conversion
     ("q and k keep Hugging Face's order of rows", "export/convert.c",

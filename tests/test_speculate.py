@@ -7,7 +7,7 @@ import json
 import os
 import re
 
-from badinput_files import A, DIM, IM_END, TOKENS, U32, Gguf
+from badinput_files import A, DIM, HIDDEN, IM_END, TOKENS, U32, Gguf, adapter
 from chat_model import write_model
 from check import ROOT, SCRATCH, check, check_equal, end, program, short, start
 
@@ -78,6 +78,20 @@ def test_chat():
         for more in ["-n", 20], ["-n", 20, "--stop", "e"], ["-n", 0, "-c", 300]:
             same(f"chat, {name} {more}", CHAT, CHAT_OTHER, "-m", "chat", *options, *more,
                  stdin=typed)
+    done = run(ENDLESS, "-m", "chat", "-n", 30, "--speculate-always", "--draft", ENDLESS,
+               stdin=b"what was said\nand more\n/reset\nis forgotten by the draft, too\n")
+    proposed, accepted = counts(done)
+    check("chat: the draft forgets what the model forgets", proposed == accepted > 80,
+          (proposed, accepted))
+
+
+def test_adapter():
+    """With --lora the model is another than its draft, and still decides."""
+    strong = adapter({"blk.0.ffn_down.weight": (DIM, HIDDEN), "blk.1.attn_q.weight": (4, DIM)},
+                     strength=40)
+    lora = ["--lora", save("spec-lora.gguf", strong), "-n", 40]
+    with_it = same("adapter", CHAT, CHAT_OTHER, "-i", EDIT, *lora)
+    check("the adapter changes the text", with_it != run(CHAT, "-i", EDIT, "-n", 40).stdout)
 
 
 class Lookup:
@@ -207,10 +221,11 @@ def flat():
 os.makedirs(SCRATCH, exist_ok=True)
 ALPHABET, FLAT = save("spec-alphabet.gguf", alphabet()), save("spec-flat.gguf", flat())
 CHAT, CHAT_OTHER = write_model("spec-chat.gguf"), write_model("spec-chat-other.gguf", ends=1)
+ENDLESS = write_model("spec-chat-endless.gguf", ends=0)
 for target, source in (FIXTURE, "llama_gqa20"), (MHA, "llama_mha160"):
     start(program("convert"), os.path.join(ROOT, "tests/data", source), target)
 MODELS = [("alphabet", ALPHABET, FLAT), ("characters", CHAT, CHAT_OTHER),
           ("fixture", FIXTURE, MHA)]
-for test in test_same, test_chat, test_counts, test_pays, test_refused:
+for test in test_same, test_chat, test_adapter, test_counts, test_pays, test_refused:
     test()
 end()
