@@ -38,7 +38,8 @@ def finish(*command, **more):
             child = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out,
                                      stderr=err, env={**os.environ, **more})
         except OSError as error:
-            sys.exit(f"error: {words[0]}: {error.strerror}, expected a program")
+            sys.exit(f"error: {words[0]}: {error.strerror}, expected a program; "
+                     "`make all build/machine` builds ours")
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.monotonic() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -84,7 +85,8 @@ def inspect(model):
     if not (layers and heads and width and context):
         sys.exit(f"error: {model}: convert --inspect does not tell its shape: {text[:200]!r}")
     size, count, head, types = 0, 0, 0, collections.Counter()
-    tensors = re.findall(r"^ *\d+  (\S+) +(\d+) x (\d+) +([\d.]+) (\w+) +(\S+)$", text, re.MULTILINE)
+    tensors = re.findall(r"^ *\d+  (\S+) +(\d+) x (\d+) +([\d.]+) (\w+) +(\S+)$", text,
+                         re.MULTILINE)
     tied = all(name != "output.weight" for *_, name in tensors)
     for storage, rows, columns, number, unit, name in tensors:
         weights = int(rows) * int(columns)
@@ -96,7 +98,8 @@ def inspect(model):
         count += weights
         types[storage] += weights
     cached = 2 * int(layers.group(1)) * int(heads.group(1)) * int(width.group(1))
-    return Weights(size, count, head, cached, int(context.group(1)), types.most_common(1)[0][0])
+    storage = types.most_common(1)[0][0]
+    return Weights(size, count, head, cached, int(context.group(1)), storage)
 
 
 def peak(limits, storage):

@@ -107,7 +107,9 @@ static double best_read_rate(int pieces) {
     size_t bytes = (size_t)pieces * PIECE;
     char *memory = checked(bytes ? aligned_alloc(PIECE, bytes) : NULL);
     double best = 0;
+#ifdef MADV_HUGEPAGE
     (void)madvise(memory, bytes, MADV_HUGEPAGE); /* advice may be refused */
+#endif
 #pragma omp parallel for schedule(static)
     for (int p = 0; p < pieces; p++) { /* by the thread that will read it, when not dealt */
         memset(memory + (size_t)p * PIECE, 0, PIECE);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """peers.py: ./run against llama.cpp and its relatives on the same files, in turns.
 
+    make all build/machine
     bench/peers.py --peer llama.cpp=PATH/llama-bench --peer ik=PATH/llama-bench > table.md
 
 The peers are programs that you have built; the first token is measured with the llama-completion
@@ -13,12 +14,12 @@ is left out of them.
 Models have random weights (speed does not depend on them) and are made one at a time, in build/.
 --peer-file NAME=FILE adds a file of your own, for instance what a peer's llama-quantize wrote.
 
-decode        tokens a second behind a short prompt, and behind a filled cache of N tokens; its share
-              of the bandwidth counts the weights and the cache that a token needs
-prompt N      tokens a second; its share of the multiply-add peak counts the weights' products alone
-first token   seconds from the start of the program to its end, with a prompt of 16 tokens and one
-              token generated; the file is in the page cache
-memory        the peak resident set while decoding, of which the mapped file is a part"""
+decode       tokens a second behind a short prompt, and behind a filled cache of N tokens; its share
+             of the bandwidth counts the weights and the cache that a token needs
+prompt N     tokens a second; its share of the multiply-add peak counts the weights' products alone
+first token  seconds from the start of the program to its end, with a prompt of 16 tokens and one
+             token generated; the file is in the page cache
+memory       the peak resident set while decoding, of which the mapped file is a part"""
 
 import argparse
 import collections
@@ -102,9 +103,7 @@ class Peer:
     def __init__(self, name, program, ways):
         self.name, self.program, self.ways = name, program, ways
         help_text = finish(program, "-h").stdout
-        self.depth = "--n-depth" in help_text
-        if not self.depth and "-gp" not in help_text:
-            refuse("--peer", program, "a llama-bench that knows -d or -gp")
+        self.behind = "-d" if "--n-depth" in help_text else "-gp" if "-gp <" in help_text else None
         self.cold = ["--no-warmup"] if "--no-warmup" in help_text else \
             ["-w", "0"] if "--warmup" in help_text else []
         beside = [os.path.join(os.path.dirname(program), name)
@@ -118,10 +117,12 @@ class Peer:
             work = ["-p", measure.tokens, "-n", 0]
         elif not measure.tokens:
             work = ["-p", 0, "-n", SHORT]
-        elif self.depth:
+        elif self.behind == "-d":
             work = ["-p", 0, "-n", BEHIND, "-d", measure.tokens]
-        else:
+        elif self.behind == "-gp":
             work = ["-p", 0, "-n", 0, "-gp", f"{measure.tokens},{BEHIND}"]
+        else:
+            return None
         if measure.tokens > WARM:
             work += self.cold
         done = finish(self.program, "-m", model, "-t", threads, "-r", 1, "-o", "json", *work,
@@ -315,7 +316,8 @@ def parse():
     parser.add_argument("--prompt", type=int, metavar="N", **more, help="tokens [512 and 2048]")
     parser.add_argument("--context", type=int, metavar="N", **more, help="tokens [2048 and 4000]")
     parser.add_argument("--only", metavar="LIST", help="of decode,prompt,context,first")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--ours", metavar="FILE", default="./run", help="a build of ours [./run]")
     parser.add_argument("--peers-only", action="store_true", help="leave ours out")
     parser.add_argument("--keep", action="store_true", help="do not delete the random models")
