@@ -100,7 +100,7 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train \
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-matmul bench-train \
         bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
@@ -147,6 +147,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
+	build/bench_matmul
 
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
