@@ -108,7 +108,7 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
  * 3. Int8 path: a prompt, in panels (cpu/kernels.h) */
 
 enum {
-    FEW = 12,  /* so many tokens or less take the rows as they are stored */
+    FEW = 8,   /* so many tokens or less take the rows as they are stored */
     MEET = 64, /* tokens that meet a panel of W while it is in the cache */
     MOST_ROWS = 32,
     MOST_TOKENS = 16 /* of a level's tile */
