@@ -181,8 +181,8 @@ def test_perplexity():
     check_error("--perplexity of NaN", run(model, "--perplexity", text), 1, "logit")
 
 
-AGAINST = re.compile(rb"against (.+): KL ([\d.]+) nats a token \(largest ([\d.]+)\), same top token "
-                     rb"([\d.]+) %, perplexity ([\d.]+), ours ([-+][\d.]+) %\n\Z")
+AGAINST = re.compile(rb"against (.+): KL ([\d.]+) nats a token \(largest ([\d.]+)\), "
+                     rb"same top token ([\d.]+) %, perplexity ([\d.]+), ours ([-+][\d.]+) %\n\Z")
 
 
 def last_logits(model, ids, *options):
