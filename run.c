@@ -663,9 +663,9 @@ static float *feed_prompt(Session *s, const Ids *ids) {
     double start = now_seconds();
     int before = s->pos;
     float *logits = feed(s, ids->id, ids->n, NULL);
+    spec_prompt_end(&s->speculation, s->pos, (now_seconds() - start) / (double)ids->n);
     s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
-    spec_prompt_end(&s->speculation, s->pos, s->prompt_seconds / (double)s->n_prompt);
     return logits;
 }
 
