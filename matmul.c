@@ -47,18 +47,98 @@ static void round_token(const Rounded *r, int t, const float *x, int cols) {
     }
 }
 
-/* The rows of one group; float path: unpacked to float32 unless the level reads them directly. */
-static void group_rows(Group *g, const Tensor *w, int r0, float *unpacked) {
-    size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
-    g->n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
-    g->type = unpacked ? T_F32 : w->type;
-    for (int r = 0; r < g->n_rows; r++) {
-        g->row[r] = w->data + (size_t)(r0 + r) * bytes;
-        if (!unpacked) continue;
-        float *out = unpacked + ((size_t)thread_number() * ROWS + (size_t)r) * cols;
-        dequantize(out, g->row[r], w->type, 0, cols);
-        g->row[r] = (const uint8_t *)out;
+/* ------------------------------------------------------------------------------------------------
+ * The float path (cpu/floats.h) */
+
+enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512, CHUNK = 16 };
+
+static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
+static bool float_type(const Tensor *w) { return type_info(w->type)->block == 1; }
+
+/* Numbers [from, from + n) of `count` rows from r on, as float32. */
+static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t from, size_t n) {
+    size_t bytes = row_bytes(w->type, (size_t)w->cols);
+    for (size_t i = 0; i < count; i++)
+        dequantize(out + i * n, w->data + (r + i) * bytes, w->type, from, n);
+}
+
+/* Few tokens: W is read as it stands, some rows at a time. */
+static void float_few(float *y, const float *x, const Tensor *w, int n) {
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
+    const bool direct = float_type(w);
+    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * CHUNK * cols * 4);
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < rows; r += CHUNK) {
+        int count = (int)at_most(CHUNK, rows - r);
+        FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
+        if (!direct) {
+            float *mine = expanded + (size_t)thread_number() * CHUNK * cols;
+            expand(mine, w, r, (size_t)count, 0, cols);
+            j.rows = (const uint8_t *)mine;
+            j.row_bytes = 4 * cols;
+            j.type = T_F32;
+        }
+        kernels()->float_dots(&j);
     }
+}
+
+/* The rows of W from r on as a panel; `expanded` has room for PIECE numbers of each. */
+static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t r,
+                         float *expanded) {
+    const size_t cols = (size_t)w->cols, lanes = (size_t)tile->lanes, width = (size_t)tile->cols;
+    const size_t count = at_most(width, (size_t)w->rows - r), bytes = row_bytes(w->type, cols);
+    Pack p = { .out = panel, .chain = pieces(cols, lanes) * width, .width = tile->cols };
+    p.n_rows = (int)count;
+    for (size_t k = 0, n; k < cols; k += n, p.out += n / lanes * width) {
+        n = float_type(w) ? cols : at_most(PIECE, cols - k);
+        p.rows = float_type(w) ? w->data + r * bytes : (const uint8_t *)expanded;
+        p.row_bytes = float_type(w) ? bytes : 4 * n;
+        p.type = float_type(w) ? w->type : T_F32;
+        p.cols = (int)n;
+        if (!float_type(w)) expand(expanded, w, r, count, k, n);
+        kernels()->float_pack(&p);
+    }
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
+ * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
+static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
+    const Tile *tile = &kernels()->tile;
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
+    const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
+    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
+    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    float *memory = scratch(0, (size_t)thread_count() * own * 4);
+#pragma omp parallel
+    {
+        float *mine = memory + (size_t)thread_number() * own;
+#pragma omp for schedule(static)
+        for (size_t t = 0; t < n; t += high)
+            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+                                           (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
+                                           (int)at_most(high, n - t), w->cols });
+#pragma omp for schedule(dynamic)
+        for (size_t r = 0; r < rows; r += width) {
+            pack_weights(mine, tile, w, r, mine + w_panel);
+            for (size_t l = 0; l < lanes; l++)
+                for (size_t t = 0; t < n; t += high)
+                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
+                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
+                             (int)(rows - r), l > 0);
+        }
+    }
+}
+
+static void float_product(float *y, const float *x, const Tensor *w, int n) {
+    if (n < PANELS_FROM) {
+        float_few(y, x, w, n);
+        return;
+    }
+    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    for (size_t t = 0; t < all; t += TOKEN_BLOCK)
+        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
 }
 
 /* y (n, rows) = x (n, cols) W^T. Threads share the groups of rows; each element of y is one
@@ -68,27 +148,25 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
     const Kernels *level = kernels();
     size_t cols = (size_t)w->cols, padded = (cols + 63) / 64 * 64;
     bool int8 = type_info(w->type)->block == 32 && !exact;
-    bool as_stored = int8 || w->type == T_F32 ||
-                     (level->loads_halves && (w->type == T_F16 || w->type == T_BF16));
-    float *unpacked = as_stored ? NULL : scratch(0, (size_t)thread_count() * ROWS * cols * 4);
-    Rounded rounded = { NULL, NULL, padded };
-    if (int8) {
-        rounded.q = scratch(1, (size_t)n * padded);
-        rounded.d = scratch(2, (size_t)n * padded / 8);
+    if (!int8) {
+        float_product(y, x, w, n);
+        return;
     }
+    Rounded rounded = { NULL, NULL, padded };
+    rounded.q = scratch(1, (size_t)n * padded);
+    rounded.d = scratch(2, (size_t)n * padded / 8);
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
-        for (int t = 0; t < (int8 ? n : 0); t++)
-            round_token(&rounded, t, x + (size_t)t * cols, w->cols);
+        for (int t = 0; t < n; t++) round_token(&rounded, t, x + (size_t)t * cols, w->cols);
 #pragma omp for schedule(static)
         for (int r0 = 0; r0 < w->rows; r0 += ROWS) {
             Group g = { .cols = w->cols, .n = n, .y = y + r0, .y_stride = (size_t)w->rows };
-            group_rows(&g, w, r0, unpacked);
-            if (int8)
-                level->int8_group(&g, &rounded);
-            else
-                level->float_group(&g, x);
+            g.n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
+            g.type = w->type;
+            for (int r = 0; r < g.n_rows; r++)
+                g.row[r] = w->data + (size_t)(r0 + r) * row_bytes(w->type, cols);
+            level->int8_group(&g, &rounded);
         }
     }
 }
