@@ -100,8 +100,8 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train fixtures \
-        mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention bench-train \
+        fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -147,6 +147,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	build/bench_attention
 
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
