@@ -45,7 +45,7 @@ endif
 PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
-CPU := quants matmul gemm $(basename $(wildcard cpu/*.c))
+CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
 run_parts := $(CPU) tokenizer
 train_main := train
 train_parts := run $(CPU) tokenizer
@@ -101,8 +101,8 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train \
-        bench-speculate fixtures mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -148,6 +148,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	build/bench_attention
 
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)

@@ -33,6 +33,7 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
+enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
@@ -85,7 +86,6 @@ static Rounded rounded_memory(int n, size_t cols) {
 }
 
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
-    enum { CHUNK = 32 }; /* rows that a thread takes at a time */
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
@@ -98,9 +98,9 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
                         cols - k);
         }
 #pragma omp for schedule(dynamic)
-        for (int r0 = 0; r0 < w->rows; r0 += CHUNK)
+        for (int r0 = 0; r0 < w->rows; r0 += DEAL)
             rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-                 w->rows - r0 < CHUNK ? w->rows - r0 : CHUNK, w->cols);
+                 w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
     }
 }
 
@@ -226,7 +226,7 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 4. Float path (cpu/floats.h) */
 
-enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512, CHUNK = 16 };
+enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
 
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
@@ -243,13 +243,13 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 static void float_few(float *y, const float *x, const Tensor *w, int n) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
-    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * CHUNK * cols * 4);
+    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
 #pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < rows; r += CHUNK) {
-        int count = (int)at_most(CHUNK, rows - r);
+    for (size_t r = 0; r < rows; r += DEAL) {
+        int count = (int)at_most(DEAL, rows - r);
         FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
         if (!direct) {
-            float *mine = expanded + (size_t)thread_number() * CHUNK * cols;
+            float *mine = expanded + (size_t)thread_number() * DEAL * cols;
             expand(mine, w, r, (size_t)count, 0, cols);
             j.rows = (const uint8_t *)mine;
             j.row_bytes = 4 * cols;
