@@ -3,7 +3,8 @@
  * The products of a model are written once, in matmul.c and gemm.c, over a few small routines that
  * keep their sums in registers. Those exist once for every instruction set, in a file each: plain.c
  * (C that every compiler understands, the twin that the others are tested against), avx2.c,
- * avx512.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at start.
+ * avx512.c, neon.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at
+ * start.
  *
  * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 what gemm does, 4 the table.
  * Test: tests/test_format.c, tests/test_gemm.c hold every level of this CPU against plain. */
@@ -162,7 +163,7 @@ typedef struct {
     void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
 /* plain.c, for the levels that have nothing better. */
 void float_group_plain(const Group *g, const float *x);

@@ -2,8 +2,8 @@
  * "dotprod" has the dot products of bytes as well, as most do since 2018.
  *
  * A register has 4 float32. The vocabulary's vector is two of them, 8 lanes as in plain.c and
- * avx2.c, so that sums have the bits of those levels. Test: tests/test_neon.py, on other machines by
- * a cross compiler and qemu. */
+ * avx2.c, so that sums have the bits of those levels. Test: tests/test_neon.py, elsewhere than on
+ * ARM by a cross compiler and qemu. */
 #include "kernels.h"
 #if defined(__aarch64__) && defined(__GNUC__)
 #include <arm_neon.h> /* v..q_f32 and the like */
@@ -115,11 +115,10 @@ static void tile_neon(int kc, const float *a, const float *b, float *c, size_t s
             sum[5][j] = vfmaq_lane_f32(sum[5][j], bj, a45, 1);
         }
     }
-    UNROLL for (int i = 0; i < 6; i++, c += stride)
-        UNROLL for (int j = 0; j < 4; j++) {
-            float32x4_t s = sum[i][j];
-            vst1q_f32(c + 4 * j, add ? vaddq_f32(vld1q_f32(c + 4 * j), s) : s);
-        }
+    UNROLL for (int i = 0; i < 6; i++, c += stride) UNROLL for (int j = 0; j < 4; j++) {
+        float32x4_t s = sum[i][j];
+        vst1q_f32(c + 4 * j, add ? vaddq_f32(vld1q_f32(c + 4 * j), s) : s);
+    }
 }
 
 static float chains_neon(long steps) {
