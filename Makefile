@@ -46,7 +46,7 @@ endif
 PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
-CPU := quants matmul gemm $(basename $(wildcard cpu/*.c))
+CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
 run_parts := $(CPU) tokenizer
 train_main := train
 train_parts := run $(CPU) tokenizer

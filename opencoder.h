@@ -615,7 +615,6 @@ int vocab_pack_main(int argc, char **argv);
 
 /* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
 typedef struct Engine Engine;
-
 typedef struct Lora Lora; /* an adapter: lora.h */
 
 /* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
@@ -629,6 +628,7 @@ typedef struct {
 typedef struct {
     int n_ctx, n_seq, n_batch; /* positions a sequence, sequences, most tokens a forward */
     bool exact;                /* float32 activations everywhere: see matmul */
+    uint32_t cache;            /* how keys and values are kept: T_F32, T_F16, T_Q8_0 */
     /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
     void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
     void *watch_arg;

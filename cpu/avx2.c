@@ -22,7 +22,9 @@ INLINE void v_store(float *p, V a) { _mm256_storeu_ps(p, a); }
 INLINE V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 INLINE V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
 INLINE V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+INLINE V v_div(V a, V b) { return _mm256_div_ps(a, b); }
 INLINE V v_max(V a, V b) { return _mm256_max_ps(a, b); }
+INLINE V v_min(V a, V b) { return _mm256_min_ps(a, b); }
 INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE V v_round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
@@ -64,6 +66,8 @@ INLINE float v_fold_max(V a) {
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
+
+#include "attend.h" /* attend, exp_all, swiglu */
 
 /* ------------------------------------------------------------------------------------------------
  * gemm */
@@ -117,7 +121,10 @@ const Kernels kernels_avx2 = { .name = "avx2",
                                .int8_group = int8_group_plain,
                                .tile = { 6, 16, tile_avx2, 8, chains_avx2 },
                                .turn = turn_avx2,
-                               .copy = copy_avx2 };
+                               .copy = copy_avx2,
+                               .attend = attend,
+                               .exp_all = exp_all,
+                               .swiglu = swiglu };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

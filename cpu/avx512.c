@@ -25,7 +25,9 @@ INLINE void v_store(float *p, V a) { _mm512_storeu_ps(p, a); }
 INLINE V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 INLINE V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
 INLINE V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
+INLINE V v_div(V a, V b) { return _mm512_div_ps(a, b); }
 INLINE V v_max(V a, V b) { return _mm512_max_ps(a, b); }
+INLINE V v_min(V a, V b) { return _mm512_min_ps(a, b); }
 INLINE V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE V v_round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
 
@@ -64,6 +66,8 @@ INLINE float v_fold_max(V v) {
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
+
+#include "attend.h" /* attend, exp_all, swiglu */
 
 /* ------------------------------------------------------------------------------------------------
  * matmul */
@@ -245,7 +249,10 @@ const Kernels kernels_avx512 = { .name = "avx512",
                                  .bf16 = { 14, 32, tile_bf16, 16, chains_bf16 },
                                  .bf16_here = bf16_here,
                                  .turn = turn_avx2,
-                                 .copy = copy_avx2 };
+                                 .copy = copy_avx2,
+                                 .attend = attend,
+                                 .exp_all = exp_all,
+                                 .swiglu = swiglu };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

@@ -6,8 +6,9 @@
  * avx512.c, neon.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at
  * start.
  *
- * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 what gemm does, 4 the table.
- * Test: tests/test_format.c, tests/test_gemm.c hold every level of this CPU against plain. */
+ * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 what gemm does, 4 what
+ * attention does, 5 the table. Test: tests/test_format.c, tests/test_gemm.c, tests/test_attention.c
+ * hold every level of this CPU against plain. */
 #ifndef KERNELS_H
 #define KERNELS_H
 
@@ -25,8 +26,8 @@
  *   v_store_part(p, a, n)          the first n
  *   v_load_f16(p) v_load_bf16(p)   and _part: numbers of 16 bits, widened
  *   v_load_i8(p)                   LANES int8, as float32
- *   v_add v_sub v_mul(a, b)        lane by lane
- *   v_max(a, b)                    a > b ? a : b, so b where one of them is NaN
+ *   v_add v_sub v_mul v_div(a, b)  lane by lane
+ *   v_max v_min(a, b)              a > b ? a : b, a < b ? a : b, so b where one of them is NaN
  *   v_fma(a, b, c)                 a b + c in one rounding (plain: where the target has that)
  *   v_round(a)                     to the nearest whole number, of two the even one
  *   v_pow2(n)                      2^n, n whole and from -126 to 127
@@ -144,7 +145,36 @@ typedef struct {
 } Tile;
 
 /* ------------------------------------------------------------------------------------------------
- * 4. The table */
+ * 4. What attention hands to a kernel: queries of one head and a chunk of CHUNK positions
+ *
+ * The cache keeps SIDE x SIDE tiles: of keys (dimension, position), of values (position,
+ * dimension), row-major. q8_0 puts the scales, f16, of the tile's positions before its bytes. */
+
+enum { SIDE = 32, CHUNK = 128, PART_MIX = 16 };
+
+OC_API size_t cache_tile_bytes(uint32_t type) {
+    return SIDE * SIDE * (type == T_F32 ? 4 : type == T_F16 ? 2 : 1) + (type == T_Q8_0) * 2 * SIDE;
+}
+
+typedef struct {
+    uint32_t type; /* T_F32, T_F16, T_Q8_0 */
+    int head_dim, n;
+    const float *q; /* (n, D), rows q_step apart, already divided by sqrt(D) */
+    size_t q_step;
+    const int *limit;    /* (n), ascending: how many positions of the chunk each query sees, > 0 */
+    const uint8_t *keys; /* for each 32 positions, the tiles of all dimensions */
+    const uint8_t *values; /* for each 32 dimensions, the tiles of all positions, ... */
+    size_t panel_bytes;    /* ... which is so far from there to the next 32 dimensions */
+    float *scores;         /* scratch (n, CHUNK) */
+    float *expanded;       /* scratch for SIDE positions and for CHUNK x SIDE values */
+    /* Out, for each query: the largest score, the sum of e^(score - largest) and, from number
+     * PART_MIX on, the sum of e^(score - largest) times values (D, rounded up to SIDE). */
+    float *part;
+    size_t part_step;
+} Chunk;
+
+/* ------------------------------------------------------------------------------------------------
+ * 5. The table */
 
 typedef struct {
     const char *name;
@@ -161,6 +191,10 @@ typedef struct {
     void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
     /* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
     void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+    /* attend.h */
+    void (*attend)(const Chunk *c);
+    void (*exp_all)(float *x, size_t n);                    /* x_i = e^x_i */
+    void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
 extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;

@@ -34,7 +34,9 @@ INLINE void v_store(float *p, V a) { memcpy(p, &a, sizeof a); }
 INLINE V v_add(V a, V b) { return a + b; }
 INLINE V v_sub(V a, V b) { return a - b; }
 INLINE V v_mul(V a, V b) { return a * b; }
+INLINE V v_div(V a, V b) { return a / b; }
 INLINE V v_max(V a, V b) { EACH_LANE(a[l] > b[l] ? a[l] : b[l]); }
+INLINE V v_min(V a, V b) { EACH_LANE(a[l] < b[l] ? a[l] : b[l]); }
 INLINE V v_fma(V a, V b, V c) { EACH_LANE(MULTIPLY_ADD(a[l], b[l], c[l])); }
 INLINE V v_round(V a) { EACH_LANE(rintf(a[l])); }
 INLINE V v_pow2(V n) { EACH_LANE(bits_to_float((uint32_t)((int)n[l] + 127) << 23)); }
@@ -59,6 +61,8 @@ INLINE float v_fold_max(V a) {
         for (int l = 0; l < half; l++) a[l] = a[l] > a[l + half] ? a[l] : a[l + half];
     return a[0];
 }
+
+#include "attend.h" /* attend, exp_all, swiglu */
 
 /* ------------------------------------------------------------------------------------------------
  * 2. matmul */
@@ -151,4 +155,7 @@ const Kernels kernels_plain = { .name = "plain",
                                 .int8_group = int8_group_plain,
                                 .tile = { 4, 16, tile_plain, 8, chains_plain },
                                 .turn = turn_plain,
-                                .copy = copy_plain };
+                                .copy = copy_plain,
+                                .attend = attend,
+                                .exp_all = exp_all,
+                                .swiglu = swiglu };
