@@ -3,7 +3,7 @@
  * A block of 32 or 256 weights shares a scale, so that a weight costs 4 to 8 bits instead of 32.
  * What a format means stands here, once, in plain C; the fast routines of cpu/ are tested against
  * these. Sections: 1 dequantize, 2 quantize. Test: tests/test_format.c. */
-#include "cpu/kernels.h" /* half and bfloat16, unpack_block */
+#include "cpu/kernels.h" /* half and bfloat16, iq4_nl_level */
 
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
@@ -22,37 +22,26 @@
  *   q5_k:   d dmin | 12 bytes s,t | 32 bytes | 128         x = d s q - dmin t     8 x 32
  *   q6_k:   128 low nibbles | 64 bytes of 2 bits | 16 s | d   x = d s (q - 32)   16 x 16 */
 
-/* The bytes of a 32-block as small unsigned codes; returns where its scale stands in *d, *m. */
-void unpack_block(uint8_t code[32], float *d, float *m, const uint8_t *block, uint32_t type) {
-    bool has_min = type == T_Q4_1 || type == T_Q5_1, five = type == T_Q5_0 || type == T_Q5_1;
+/* Every block comes apart into codes, whole numbers, and for each 32 of them a scale and a minimum:
+ * number i = d[i / 32] code[i] + m[i / 32]. Codes are exact, and so is d: s stands in it (q4_k,
+ * q5_k) or, where 16 numbers share an s, in the codes (q6_k). */
+
+static void unpack_32(int16_t code[32], float *d, float *m, const uint8_t *block, uint32_t type) {
+    bool with_min = has_min(type), five = type == T_Q5_0 || type == T_Q5_1;
+    int offset = type == T_Q4_0 ? 8 : type == T_Q5_0 ? 16 : 0;
     *d = load_half(block);
-    *m = has_min ? load_half(block + 2) : 0;
-    block += has_min ? 4 : 2;
+    *m = with_min ? load_half(block + 2) : 0;
+    block += with_min ? 4 : 2;
     uint32_t fifth = 0;
     if (five) memcpy(&fifth, block, 4), block += 4;
-    if (type == T_Q8_0) {
-        for (int i = 0; i < 32; i++) code[i] = block[i] ^ 0x80;
-        return;
+    for (int i = 0; i < 32 && type == T_Q8_0; i++) code[i] = (int8_t)block[i];
+    for (int i = 0; i < 16 && type != T_Q8_0; i++) {
+        int low = block[i] & 15, high = block[i] >> 4;
+        low |= (int)(fifth >> i & 1) << 4;
+        high |= (int)(fifth >> (i + 16) & 1) << 4;
+        code[i] = (int16_t)(type == T_IQ4_NL ? iq4_nl_level[low] : low - offset);
+        code[i + 16] = (int16_t)(type == T_IQ4_NL ? iq4_nl_level[high] : high - offset);
     }
-    for (int i = 0; i < 16; i++) {
-        code[i] = (uint8_t)((block[i] & 15) | (fifth >> i & 1) << 4);
-        code[i + 16] = (uint8_t)(block[i] >> 4 | (fifth >> (i + 16) & 1) << 4);
-    }
-    if (type == T_IQ4_NL)
-        for (int i = 0; i < 32; i++) code[i] = (uint8_t)(iq4_nl_level[code[i]] + 128);
-}
-
-/* What to subtract from a code to get the signed number it stands for. */
-int code_offset(uint32_t type) {
-    return type == T_Q8_0 || type == T_IQ4_NL ? 128 : type == T_Q4_0 ? 8 : type == T_Q5_0 ? 16 : 0;
-}
-
-static void dequantize_32(float *out, const uint8_t *block, uint32_t type) {
-    uint8_t code[32];
-    float d, m;
-    int offset = code_offset(type);
-    unpack_block(code, &d, &m, block, type);
-    for (int i = 0; i < 32; i++) out[i] = d * (float)(code[i] - offset) + m;
 }
 
 /* Scale and minimum number j of 8, 6 bits each, packed into 12 bytes: the first four are the low 6
@@ -69,33 +58,45 @@ static void k_scale_min(const uint8_t *p, int j, float *scale, float *min) {
 
 /* q4_k and q5_k: sub-blocks 2i and 2i+1 are the low and high nibbles of 32 bytes; the fifth bit of
  * element e of sub-block j is bit j of byte e. */
-static void dequantize_k45(float *out, const uint8_t *block, bool five) {
-    float d = load_half(block), dmin = load_half(block + 2), scale, min;
+static void unpack_k45(int16_t *code, float d[8], float m[8], const uint8_t *block, bool five) {
+    float scale, min;
     const uint8_t *fifth = block + 16, *q = block + (five ? 48 : 16);
     for (int j = 0; j < 8; j++) {
         k_scale_min(block + 4, j, &scale, &min);
+        d[j] = load_half(block) * scale;
+        m[j] = -(load_half(block + 2) * min);
         for (int i = 0; i < 32; i++) {
-            int code = j & 1 ? q[j / 2 * 32 + i] >> 4 : q[j / 2 * 32 + i] & 15;
-            if (five) code |= (fifth[i] >> j & 1) << 4;
-            out[32 * j + i] = d * scale * (float)code - dmin * min;
+            int bits = j & 1 ? q[j / 2 * 32 + i] >> 4 : q[j / 2 * 32 + i] & 15;
+            if (five) bits |= (fifth[i] >> j & 1) << 4;
+            *code++ = (int16_t)bits;
         }
     }
 }
 
 /* q6_k: two halves of 128; in a half, sub-row r of 4 (32 elements) takes the low (r < 2) or high
  * nibbles of 32 bytes (r odd: the second 32) and bits 2r, 2r+1 of the 2-bit bytes. */
-static void dequantize_k6(float *out, const uint8_t *block) {
-    float d = load_half(block + 208);
-    for (int half = 0; half < 2; half++) {
+static void unpack_k6(int16_t *code, float d[8], float m[8], const uint8_t *block) {
+    for (int j = 0; j < 8; j++) {
+        int half = j / 4, r = j % 4;
         const uint8_t *low = block + 64 * half, *high = block + 128 + 32 * half;
         const uint8_t *scale = block + 192 + 8 * half;
-        for (int r = 0; r < 4; r++)
-            for (int i = 0; i < 32; i++) {
-                int nibble = r < 2 ? low[32 * (r & 1) + i] & 15 : low[32 * (r & 1) + i] >> 4;
-                int q = (nibble | (high[i] >> 2 * r & 3) << 4) - 32;
-                *out++ = d * (float)(int8_t)scale[2 * r + i / 16] * (float)q;
-            }
+        d[j] = load_half(block + 208);
+        m[j] = 0;
+        for (int i = 0; i < 32; i++) {
+            int nibble = r < 2 ? low[32 * (r & 1) + i] & 15 : low[32 * (r & 1) + i] >> 4;
+            int q = (nibble | (high[i] >> 2 * r & 3) << 4) - 32;
+            *code++ = (int16_t)((int8_t)scale[2 * r + i / 16] * q);
+        }
     }
+}
+
+void unpack_block(int16_t *code, float *d, float *m, const uint8_t *block, uint32_t type) {
+    if (type == T_Q4_K || type == T_Q5_K)
+        unpack_k45(code, d, m, block, type == T_Q5_K);
+    else if (type == T_Q6_K)
+        unpack_k6(code, d, m, block);
+    else
+        unpack_32(code, d, m, block, type);
 }
 
 void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size_t n) {
@@ -111,13 +112,11 @@ void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size
         return;
     default: break;
     }
-    for (size_t i = 0; i < n; i += (size_t)info->block, p += info->bytes) {
-        if (type == T_Q4_K || type == T_Q5_K)
-            dequantize_k45(out + i, p, type == T_Q5_K);
-        else if (type == T_Q6_K)
-            dequantize_k6(out + i, p);
-        else
-            dequantize_32(out + i, p, type);
+    int16_t code[256];
+    float d[8], m[8];
+    for (; n; n -= (size_t)info->block, p += info->bytes) {
+        unpack_block(code, d, m, p, type);
+        for (int i = 0; i < info->block; i++) *out++ = d[i / 32] * (float)code[i] + m[i / 32];
     }
 }
 

@@ -67,7 +67,8 @@ INLINE float v_fold_max(V a) {
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 
-#include "attend.h" /* attend, exp_all, swiglu */
+#include "attend.h"    /* attend, exp_all, swiglu */
+#include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
 
 /* ------------------------------------------------------------------------------------------------
  * gemm */
@@ -118,7 +119,8 @@ static bool avx2_here(void) {
 const Kernels kernels_avx2 = { .name = "avx2",
                                .here = avx2_here,
                                .float_group = float_group_plain,
-                               .int8_group = int8_group_plain,
+                               .int8_rows = int8_rows_avx2,
+                               .panels = PANELS_AVX2,
                                .tile = { 6, 16, tile_avx2, 8, chains_avx2 },
                                .turn = turn_avx2,
                                .copy = copy_avx2,
