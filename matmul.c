@@ -85,7 +85,7 @@ static Rounded rounded_memory(int n, size_t cols) {
 }
 
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
-    enum { CHUNK = 32 }; /* rows that a thread takes at a time */
+    enum { PORTION = 32 }; /* rows that a thread takes at a time */
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
@@ -98,9 +98,9 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
                         cols - k);
         }
 #pragma omp for schedule(dynamic)
-        for (int r0 = 0; r0 < w->rows; r0 += CHUNK)
+        for (int r0 = 0; r0 < w->rows; r0 += PORTION)
             rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-                 w->rows - r0 < CHUNK ? w->rows - r0 : CHUNK, w->cols);
+                 w->rows - r0 < PORTION ? w->rows - r0 : PORTION, w->cols);
     }
 }
 

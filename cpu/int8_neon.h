@@ -15,8 +15,10 @@ enum { AHEAD_NEON = 512 }; /* bytes to fetch ahead of their use */
 
 #if DOTPROD
 /* acc += a b; FORM: b is "16b", or "4b[lane]": four bytes that all lanes of a meet. In assembly,
- * because before version 16 clang has the intrinsic only where the whole file may use it. */
-#define SDOT(acc, a, b, FORM) __asm__("sdot %0.4s, %1.16b, %2." FORM : "+w"(acc) : "w"(a), "w"(b))
+ * because clang before version 16 has the intrinsic only where the whole file may use it; volatile,
+ * because in the order that gcc 12 would give them, the sums of a tile do not stay in registers. */
+#define SDOT(acc, a, b, FORM)                                                                      \
+    __asm__ volatile("sdot %0.4s, %1.16b, %2." FORM : "+w"(acc) : "w"(a), "w"(b))
 #endif
 
 /* acc += a b, sixteen products into four lanes. */
@@ -325,7 +327,7 @@ INLINE void byte_steps(Ints dot[PANEL_TOKENS], const uint8_t *w, const uint8_t *
     dot[t].low = vmlal_laneq_s16(dot[t].low, vget_low_s16(w), q, 2 * t + k);                       \
     dot[t].high = vmlal_high_laneq_s16(dot[t].high, w, q, 2 * t + k)
 INLINE void word_steps(Ints dot[PANEL_TOKENS], const uint8_t *w, const uint8_t *x) {
-    UNROLL for (int s = 0; s < 16; s++, w += 4 * PANEL_ROWS, x += 4 * PANEL_TOKENS) {
+    for (int s = 0; s < 16; s++, w += 4 * PANEL_ROWS, x += 4 * PANEL_TOKENS) {
         int16x8_t w0 = vreinterpretq_s16_u8(vld1q_u8(w)), q = vreinterpretq_s16_u8(vld1q_u8(x));
         int16x8_t w1 = vreinterpretq_s16_u8(vld1q_u8(w + 16));
         WORDS(0, 0, w0);

@@ -334,7 +334,7 @@ static void test_all_stored(void) {
 }
 
 int main(void) {
-    static const char *const level[] = { "plain", "avx2", "avx512", "neon" };
+    static const char *const level[] = { LEVEL_NAMES };
     for (size_t i = 0; i < COUNT(level); i++) {
         if (!matmul_choose(level[i])) continue;
         for (int flags = 0; flags <= (gemm_has_bf16() ? GEMM_BF16 : 0); flags += GEMM_BF16) {

@@ -553,7 +553,7 @@ static void test_norm(const Model *m, const Reference *r) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const levels[] = { "plain", "avx2", "avx512" };
+    static const char *const levels[] = { LEVEL_NAMES };
     Model m;
     Reference r;
     if (argc != 3) die_usage("%d arguments, expected MODEL REFERENCE", argc - 1);
