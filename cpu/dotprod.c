@@ -14,6 +14,7 @@
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #endif
 #define DOTPROD 1
+#include "floats.h"    /* float_dots, float_pack */
 #include "attend.h"    /* attend, exp_all, swiglu */
 #include "int8_neon.h" /* int8_rows_neon, PANELS_NEON */
 
@@ -27,10 +28,11 @@ static bool dotprod_here(void) {
 
 const Kernels kernels_dotprod = { .name = "dotprod",
                                   .here = dotprod_here,
-                                  .float_group = float_group_plain,
+                                  .float_dots = float_dots,
+                                  .float_pack = float_pack,
                                   .int8_rows = int8_rows_neon,
                                   .panels = PANELS_NEON,
-                                  .tile = { 6, 16, tile_neon, 8, chains_neon },
+                                  .tile = { 6, 16, tile_neon, 8, 8, chains_neon },
                                   .turn = turn_neon,
                                   .copy = copy_neon,
                                   .attend = attend,

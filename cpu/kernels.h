@@ -31,6 +31,7 @@
  *   v_fma(a, b, c)                 a b + c in one rounding (plain: where the target has that)
  *   v_round(a)                     to the nearest whole number, of two the even one
  *   v_pow2(n)                      2^n, n whole and from -126 to 127
+ *   v_turn(a)                      array of LANES vectors: rows become columns
  *   v_fold(a) v_fold_max(a)        sum, maximum of the lanes: lane l takes l + LANES/2, .. l + 1 */
 
 /* ------------------------------------------------------------------------------------------------
@@ -88,8 +89,6 @@ OC_API float load_half(const uint8_t *p) { return half_to_float(load16(p)); }
 /* ------------------------------------------------------------------------------------------------
  * 2. What matmul hands to a kernel */
 
-enum { ROWS = 4, TOKENS = 4 }; /* tile size: 16 accumulators are held in registers */
-
 /* The 16 levels of iq4_nl: closer together around zero, where weights are. */
 static const int8_t iq4_nl_level[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
                                          1,    13,   25,  38,  53,  69,  89,  113 };
@@ -98,14 +97,29 @@ static const int8_t iq4_nl_level[16] = { -127, -104, -83, -65, -49, -35, -22, -1
  * number i = d[i / 32] code[i] + m[i / 32]. */
 void unpack_block(int16_t *code, float *d, float *m, const uint8_t *block, uint32_t type);
 
-/* A group of rows of W and where their products go: y[t y_stride + r] = x_t . row_r, n tokens. */
+/* Rows of W as stored, f32, f16 or bf16, and where their products with n tokens of float32 go:
+ * y[t y_stride + r] = x_t . row_r. */
 typedef struct {
-    const uint8_t *row[ROWS];
+    const uint8_t *rows; /* n_rows of them, row_bytes apart */
+    size_t row_bytes;
+    uint32_t type;
     int n_rows, cols, n;
-    uint32_t type; /* of the rows */
+    const float *x; /* (n, cols) */
     float *y;
     size_t y_stride;
-} Group;
+} FloatRows;
+
+/* A panel of rows as lanes, the chains of its sums one after the other (floats.h): number k of row
+ * i at out[k % LANES chain + k / LANES width + i]. Lanes without a row or a number are zeros. */
+typedef struct {
+    float *out;
+    size_t chain;
+    int width; /* a multiple of LANES */
+    const uint8_t *rows;
+    size_t row_bytes;
+    uint32_t type; /* f32, f16, bf16 */
+    int n_rows, cols;
+} Pack;
 
 /* ------------------------------------------------------------------------------------------------
  * 3. Int8: whole numbers times whole numbers
@@ -205,6 +219,7 @@ typedef void RunTile(int kc, const float *a, const float *b, float *c, size_t st
 typedef struct {
     int rows, cols;
     RunTile *run; /* NULL: this level has no such tile */
+    int slots;    /* the step of an A panel */
     int lanes;    /* of a vector; `chains` runs CHAINS independent sums, for matmul_peak */
     float (*chains)(long steps);
 } Tile;
@@ -245,8 +260,8 @@ typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
     /* matmul */
-    bool loads_halves; /* float_group takes rows of f16 and bf16 as they are, not only f32 */
-    void (*float_group)(const Group *g, const float *x);
+    void (*float_dots)(const FloatRows *j);
+    void (*float_pack)(const Pack *p);
     Int8Rows *int8_rows;
     Panels panels;
     /* gemm */
@@ -266,9 +281,15 @@ typedef struct {
 extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon, kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
-void float_group_plain(const Group *g, const float *x);
 Int8Rows int8_rows_plain;
 void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+
+/* avx2.c, for avx512 too */
+void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+/* gemm.c */
+void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
+              int m, int n, bool add);
 
 const Kernels *kernels(void); /* the level in use; chosen now if it was not */
 int thread_number(void);      /* of the caller among the threads, from 0 */

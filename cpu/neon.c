@@ -4,6 +4,7 @@
 #if defined(__aarch64__) && defined(__GNUC__)
 #include "neon.h" /* the vocabulary */
 #define DOTPROD 0
+#include "floats.h"    /* float_dots, float_pack */
 #include "attend.h"    /* attend, exp_all, swiglu */
 #include "int8_neon.h" /* int8_rows_neon, PANELS_NEON */
 
@@ -74,10 +75,11 @@ static bool neon_here(void) { return true; }
 
 const Kernels kernels_neon = { .name = "neon",
                                .here = neon_here,
-                               .float_group = float_group_plain,
+                               .float_dots = float_dots,
+                               .float_pack = float_pack,
                                .int8_rows = int8_rows_neon,
                                .panels = PANELS_NEON,
-                               .tile = { 6, 16, tile_neon, 8, chains_neon },
+                               .tile = { 6, 16, tile_neon, 8, 8, chains_neon },
                                .turn = turn_neon,
                                .copy = copy_neon,
                                .attend = attend,

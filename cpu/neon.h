@@ -11,6 +11,7 @@ typedef struct {
     float32x4_t low, high; /* lanes 0 to 3, 4 to 7 */
 } V;
 #define LANES 8
+enum { DOT_TOKENS = 2 }; /* floats.h: 4 x 2 sums in 16 registers */
 #define BOTH(expression_low, expression_high)                                                      \
     (V) { (expression_low), (expression_high) }
 
