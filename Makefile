@@ -16,6 +16,8 @@ CC := cc
 endif
 PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
+CROSS ?= aarch64-linux-gnu-gcc
+NEON := -O2 -march=armv8-a
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
@@ -100,6 +102,8 @@ endef
 
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+build/neon/%: override CC := $(CROSS)
+$(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
 .PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
         bench-train bench-speculate fixtures mutants clean FORCE

@@ -833,7 +833,7 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
     { 0, "no-echo", "no-display-prompt", NULL, OPT_FLAG, &opt.no_echo, 0, 0,
@@ -983,8 +983,7 @@ int main(int argc, char **argv) {
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
-    if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512", opt.cpu);
+    if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

@@ -90,7 +90,8 @@ INLINE void v_turn(V r[8]) {
 enum { DOT_TOKENS = 3 };
 #include "floats.h" /* float_dots, float_pack */
 
-#include "attend.h" /* attend, exp_all, swiglu */
+#include "attend.h"    /* attend, exp_all, swiglu */
+#include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
 
 /* ------------------------------------------------------------------------------------------------
  * gemm */

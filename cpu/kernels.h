@@ -3,7 +3,8 @@
  * The products of a model are written once, in matmul.c and gemm.c, over a few small routines that
  * keep their sums in registers. Those exist once for every instruction set, in a file each: plain.c
  * (C that every compiler understands, the twin that the others are tested against), avx2.c,
- * avx512.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at start.
+ * avx512.c, neon.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at
+ * start.
  *
  * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 int8, 4 what gemm does, 5 what
  * attention does, 6 the table. Test: tests/test_format.c, tests/test_int8.c, tests/test_gemm.c,
@@ -143,6 +144,21 @@ OC_API bool has_min(uint32_t type) {
     return type == T_Q4_1 || type == T_Q5_1 || type == T_Q4_K || type == T_Q5_K;
 }
 
+/* CALL(TYPE) for the type at hand, so that each becomes a routine of its own. */
+#define FOR_TYPE(type, CALL)                                                                       \
+    switch (type) {                                                                                \
+    case T_Q4_0: CALL(T_Q4_0); break;                                                              \
+    case T_Q4_1: CALL(T_Q4_1); break;                                                              \
+    case T_Q5_0: CALL(T_Q5_0); break;                                                              \
+    case T_Q5_1: CALL(T_Q5_1); break;                                                              \
+    case T_Q8_0: CALL(T_Q8_0); break;                                                              \
+    case T_Q4_K: CALL(T_Q4_K); break;                                                              \
+    case T_Q5_K: CALL(T_Q5_K); break;                                                              \
+    case T_Q6_K: CALL(T_Q6_K); break;                                                              \
+    case T_IQ4_NL: CALL(T_IQ4_NL); break;                                                          \
+    default: break;                                                                                \
+    }
+
 /* n rounded tokens, `padded` numbers each, a multiple of SUPER. */
 typedef struct {
     int n;
@@ -262,7 +278,7 @@ typedef struct {
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon, kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
 Int8Rows int8_rows_plain;
