@@ -80,7 +80,8 @@ int main(int argc, char **argv) {
     static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
     if (!matmul_choose(argc > 1 ? argv[1] : NULL)) die_usage("%s: not on this CPU", argv[1]);
     printf("%s, %d threads\n%-5s %-5s %7s %9s %9s %6s %9s %9s %6s\n", matmul_level(),
-           thread_count(), "shape", "cache", "context", "GB/s", "reading", "", "GFLOP/s", "peak", "");
+           thread_count(), "shape", "cache", "context", "GB/s", "reading", "", "GFLOP/s", "peak",
+           "");
     for (int t = 0; t < 3; t++) {
         static const int contexts[] = { 512, 2048, 4000 };
         Config small = *config_named("1.5b"), large = *config_named("8b");
