@@ -20,19 +20,20 @@
  *
  * Summation order. Int8: sums of 32 products are exact integers; they enter 8 chains of float32
  * multiply-adds, block b in chain b mod 8, which fold 8 -> 4 -> 2 -> 1 (cpu/kernels.h). The same on
- * every level, so levels with fused multiply-adds are bit-equal. Float path: lane l of 16 takes k =
- * l mod 16 in ascending k, then the lanes fold 16 -> 8 -> 4 -> 2 -> 1. Results are bit-equal for
- * any number of threads and any batch. -ffp-contract=off keeps the compiler from fusing what the
- * plain code keeps apart.
+ * every level, so levels with fused multiply-adds are bit-equal. Float path: lane l of the level's
+ * vectors takes k = l mod LANES in ascending k, and the lanes are added from 0 on (cpu/floats.h).
+ * Results are bit-equal for any number of threads and any batch. -ffp-contract=off keeps the
+ * compiler from fusing what the plain code keeps apart.
  *
  * The routines of each instruction set stand in cpu/. Sections: 1 to 3 the int8 path, 4 the float
  * path, 5 matmul. Test: tests/test_format.c (all types, odd shapes, threads), tests/test_int8.c.
  * Measure: make bench-matmul. */
-#include "cpu/kernels.h" /* Group, Rounded, kernels */
+#include "cpu/kernels.h" /* FloatRows, Pack, Rounded, kernels */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
+enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
@@ -85,7 +86,6 @@ static Rounded rounded_memory(int n, size_t cols) {
 }
 
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
-    enum { CHUNK = 32 }; /* rows that a thread takes at a time */
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
@@ -98,9 +98,9 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
                         cols - k);
         }
 #pragma omp for schedule(dynamic)
-        for (int r0 = 0; r0 < w->rows; r0 += CHUNK)
+        for (int r0 = 0; r0 < w->rows; r0 += DEAL)
             rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-                 w->rows - r0 < CHUNK ? w->rows - r0 : CHUNK, w->cols);
+                 w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
     }
 }
 
@@ -225,36 +225,97 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. Float path */
+ * 4. Float path (cpu/floats.h) */
 
-/* The rows of one group; float path: unpacked to float32 unless the level reads them directly. */
-static void group_rows(Group *g, const Tensor *w, int r0, float *unpacked) {
-    size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
-    g->n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
-    g->type = unpacked ? T_F32 : w->type;
-    for (int r = 0; r < g->n_rows; r++) {
-        g->row[r] = w->data + (size_t)(r0 + r) * bytes;
-        if (!unpacked) continue;
-        float *out = unpacked + ((size_t)thread_number() * ROWS + (size_t)r) * cols;
-        dequantize(out, g->row[r], w->type, 0, cols);
-        g->row[r] = (const uint8_t *)out;
+enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
+
+static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
+static bool float_type(const Tensor *w) { return type_info(w->type)->block == 1; }
+
+/* Numbers [from, from + n) of `count` rows from r on, as float32. */
+static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t from, size_t n) {
+    size_t bytes = row_bytes(w->type, (size_t)w->cols);
+    for (size_t i = 0; i < count; i++)
+        dequantize(out + i * n, w->data + (r + i) * bytes, w->type, from, n);
+}
+
+/* Few tokens: W is read as it stands, some rows at a time. */
+static void float_few(float *y, const float *x, const Tensor *w, int n) {
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
+    const bool direct = float_type(w);
+    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < rows; r += DEAL) {
+        int count = (int)at_most(DEAL, rows - r);
+        FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
+        if (!direct) {
+            float *mine = expanded + (size_t)thread_number() * DEAL * cols;
+            expand(mine, w, r, (size_t)count, 0, cols);
+            j.rows = (const uint8_t *)mine;
+            j.row_bytes = 4 * cols;
+            j.type = T_F32;
+        }
+        kernels()->float_dots(&j);
     }
 }
 
-/* Threads share the groups of rows. Tensors are aligned in the file (gguf_place), so rows of
- * float32 can be read in place. */
-static void float_product(float *y, const float *x, const Tensor *w, int n) {
-    const Kernels *level = kernels();
-    bool halves = level->loads_halves && (w->type == T_F16 || w->type == T_BF16);
-    float *unpacked = halves || w->type == T_F32
-                          ? NULL
-                          : scratch(0, (size_t)thread_count() * ROWS * (size_t)w->cols * 4);
-#pragma omp parallel for schedule(static)
-    for (int r0 = 0; r0 < w->rows; r0 += ROWS) {
-        Group g = { .cols = w->cols, .n = n, .y = y + r0, .y_stride = (size_t)w->rows };
-        group_rows(&g, w, r0, unpacked);
-        level->float_group(&g, x);
+/* The rows of W from r on as a panel; `expanded` has room for PIECE numbers of each. */
+static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t r,
+                         float *expanded) {
+    const size_t cols = (size_t)w->cols, lanes = (size_t)tile->lanes, width = (size_t)tile->cols;
+    const size_t count = at_most(width, (size_t)w->rows - r), bytes = row_bytes(w->type, cols);
+    Pack p = { .out = panel, .chain = pieces(cols, lanes) * width, .width = tile->cols };
+    p.n_rows = (int)count;
+    for (size_t k = 0, n; k < cols; k += n, p.out += n / lanes * width) {
+        n = float_type(w) ? cols : at_most(PIECE, cols - k);
+        p.rows = float_type(w) ? w->data + r * bytes : (const uint8_t *)expanded;
+        p.row_bytes = float_type(w) ? bytes : 4 * n;
+        p.type = float_type(w) ? w->type : T_F32;
+        p.cols = (int)n;
+        if (!float_type(w)) expand(expanded, w, r, count, k, n);
+        kernels()->float_pack(&p);
     }
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
+ * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
+static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
+    const Tile *tile = &kernels()->tile;
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
+    const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
+    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
+    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    float *memory = scratch(0, (size_t)thread_count() * own * 4);
+#pragma omp parallel
+    {
+        float *mine = memory + (size_t)thread_number() * own;
+#pragma omp for schedule(static)
+        for (size_t t = 0; t < n; t += high)
+            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+                                           (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
+                                           (int)at_most(high, n - t), w->cols });
+#pragma omp for schedule(dynamic)
+        for (size_t r = 0; r < rows; r += width) {
+            pack_weights(mine, tile, w, r, mine + w_panel);
+            for (size_t l = 0; l < lanes; l++)
+                for (size_t t = 0; t < n; t += high)
+                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
+                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
+                             (int)(rows - r), l > 0);
+        }
+    }
+}
+
+static void float_product(float *y, const float *x, const Tensor *w, int n) {
+    if (n < PANELS_FROM) {
+        float_few(y, x, w, n);
+        return;
+    }
+    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    for (size_t t = 0; t < all; t += TOKEN_BLOCK)
+        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma")
 #endif
-#include "x86.h" /* TILE */
+#include <immintrin.h> /* _mm512_* */
 
 /* ------------------------------------------------------------------------------------------------
  * The vocabulary of kernels.h */
@@ -25,7 +25,9 @@ INLINE void v_store(float *p, V a) { _mm512_storeu_ps(p, a); }
 INLINE V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 INLINE V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
 INLINE V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
+INLINE V v_div(V a, V b) { return _mm512_div_ps(a, b); }
 INLINE V v_max(V a, V b) { return _mm512_max_ps(a, b); }
+INLINE V v_min(V a, V b) { return _mm512_min_ps(a, b); }
 INLINE V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE V v_round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
 
@@ -64,74 +66,44 @@ INLINE float v_fold_max(V v) {
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
+/* Pairs of rows, then pairs of pairs, then quarters change places, twice. */
+INLINE void v_turn(V r[16]) {
+    V p[16], q[16];
+    UNROLL for (int l = 0; l < 16; l += 2) {
+        p[l] = _mm512_unpacklo_ps(r[l], r[l + 1]);
+        p[l + 1] = _mm512_unpackhi_ps(r[l], r[l + 1]);
+    }
+    UNROLL for (int l = 0; l < 16; l++) { /* quarter c of q[4 g + l % 4]: column 4 c + l % 4 */
+        V a = p[(l & 12) + l / 2 % 2], b = p[(l & 12) + l / 2 % 2 + 2];
+        q[l] = l & 1 ? _mm512_shuffle_ps(a, b, 0xee) : _mm512_shuffle_ps(a, b, 0x44);
+    }
+    UNROLL for (int l = 0; l < 4; l++) {
+        V a = _mm512_shuffle_f32x4(q[l], q[l + 4], 0x44);
+        V b = _mm512_shuffle_f32x4(q[l], q[l + 4], 0xee);
+        V c = _mm512_shuffle_f32x4(q[l + 8], q[l + 12], 0x44);
+        V d = _mm512_shuffle_f32x4(q[l + 8], q[l + 12], 0xee);
+        r[l] = _mm512_shuffle_f32x4(a, c, 0x88);
+        r[l + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        r[l + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
+        r[l + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+
+#include "attend.h" /* attend, exp_all, swiglu */
 
 /* ------------------------------------------------------------------------------------------------
  * matmul */
 
-enum {
-    AHEAD = 512
-}; /* bytes to fetch ahead of their use: the hardware alone is late (make bench) */
-
-/* 16 numbers of a row from number k on, as float32. */
-INLINE __m512 load_avx512(const uint8_t *row, const uint32_t type, int k, __mmask16 mask) {
-    if (type == T_F32) return _mm512_maskz_loadu_ps(mask, row + 4 * (size_t)k);
-    __m256i half = _mm256_maskz_loadu_epi16(mask, row + 2 * (size_t)k);
-    if (type == T_F16) return _mm512_cvtph_ps(half);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); /* bf16 */
-}
-
-/* R rows from r0 times T tokens from t0: R T accumulators in registers; each step of 16 loads R + T
- * vectors for R T multiply-adds. */
-INLINE void float_tile(const uint32_t type, const int R, const int T, const Group *g,
-                       const float *x, int r0, int t0) {
-    const size_t cols = (size_t)g->cols;
-    __m512 acc[ROWS][TOKENS];
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++) acc[r][t] = _mm512_setzero_ps();
-    for (int k = 0; k < g->cols; k += 16) {
-        __mmask16 mask = g->cols - k >= 16 ? 0xffff : (__mmask16)((1u << (g->cols - k)) - 1);
-        __m512 xt[TOKENS];
-        for (int t = 0; t < T; t++)
-            xt[t] = _mm512_maskz_loadu_ps(mask, x + (size_t)(t0 + t) * cols + k);
-        for (int r = 0; r < R; r++) {
-            __m512 w = load_avx512(g->row[r0 + r], type, k, mask);
-            for (int t = 0; t < T; t++) acc[r][t] = _mm512_fmadd_ps(xt[t], w, acc[r][t]);
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < T; t++)
-            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = v_fold(acc[r][t]);
-}
-
-/* Covers a group with tiles; TILE(R, T, r0, t0) names one. Full groups meet TOKENS tokens at a
- * time, then single ones; a group with missing rows, at the end of W, goes one by one. */
-#define COVER(TILE)                                                                                \
-    do {                                                                                           \
-        int t = 0;                                                                                 \
-        for (; t + TOKENS <= g->n && g->n_rows == ROWS; t += TOKENS) TILE(ROWS, TOKENS, 0, t);     \
-        for (; t < g->n && g->n_rows == ROWS; t++) TILE(ROWS, 1, 0, t);                            \
-        for (; t < g->n; t++)                                                                      \
-            for (int r = 0; r < g->n_rows; r++) TILE(1, 1, r, t);                                  \
-    } while (0)
-
-static void float_group_avx512(const Group *g, const float *x) {
-#define F32_TILE(R, T, r, t)  float_tile(T_F32, R, T, g, x, r, t)
-#define F16_TILE(R, T, r, t)  float_tile(T_F16, R, T, g, x, r, t)
-#define BF16_TILE(R, T, r, t) float_tile(T_BF16, R, T, g, x, r, t)
-    if (g->type == T_F32)
-        COVER(F32_TILE);
-    else if (g->type == T_F16)
-        COVER(F16_TILE);
-    else
-        COVER(BF16_TILE);
-}
+enum { DOT_TOKENS = 6 };
+#include "floats.h" /* float_dots, float_pack */
 
 /* GEMM_BF16: a lane holds a pair of bfloat16, those of steps 2k and 2k + 1 (pair_up), and vdpbf16ps
  * adds both products, the odd one first. It takes subnormal numbers for zero. */
-#define PAIRS(a, b, sum) _mm512_dpbf16_ps(sum, (__m512bh)(a), (__m512bh)(b))
+#include "tile.h" /* TILE */
+INLINE V v_pairs(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 
-TILE(avx512, 14, 16, __m512, 16, _mm512_, 1, _mm512_fmadd_ps)
-TILE(bf16, 14, 16, __m512, 16, _mm512_, 2, PAIRS)
+TILE(avx512, 14, 16, 1, v_fma)
+TILE(bf16, 14, 16, 2, v_pairs)
 
 static bool avx512_here(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -142,14 +114,17 @@ static bool bf16_here(void) { return __builtin_cpu_supports("avx512bf16"); }
 
 const Kernels kernels_avx512 = { .name = "avx512",
                                  .here = avx512_here,
-                                 .loads_halves = true,
-                                 .float_group = float_group_avx512,
+                                 .float_dots = float_dots,
+                                 .float_pack = float_pack,
                                  .int8_rows = int8_rows_plain,
-                                 .tile = { 14, 32, tile_avx512, 16, chains_avx512 },
-                                 .bf16 = { 14, 32, tile_bf16, 16, chains_bf16 },
+                                 .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 },
+                                 .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 },
                                  .bf16_here = bf16_here,
                                  .turn = turn_avx2,
-                                 .copy = copy_avx2 };
+                                 .copy = copy_avx2,
+                                 .attend = attend,
+                                 .exp_all = exp_all,
+                                 .swiglu = swiglu };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

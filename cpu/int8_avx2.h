@@ -230,21 +230,6 @@ INLINE void rows_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t
                          x->n - t < BUNCH_AVX2 ? x->n - t : BUNCH_AVX2, type);
 }
 
-/* CALL(TYPE) for the type at hand, so that each becomes a routine of its own. */
-#define FOR_TYPE(type, CALL)                                                                       \
-    switch (type) {                                                                                \
-    case T_Q4_0: CALL(T_Q4_0); break;                                                              \
-    case T_Q4_1: CALL(T_Q4_1); break;                                                              \
-    case T_Q5_0: CALL(T_Q5_0); break;                                                              \
-    case T_Q5_1: CALL(T_Q5_1); break;                                                              \
-    case T_Q8_0: CALL(T_Q8_0); break;                                                              \
-    case T_Q4_K: CALL(T_Q4_K); break;                                                              \
-    case T_Q5_K: CALL(T_Q5_K); break;                                                              \
-    case T_Q6_K: CALL(T_Q6_K); break;                                                              \
-    case T_IQ4_NL: CALL(T_IQ4_NL); break;                                                          \
-    default: break;                                                                                \
-    }
-
 static void int8_rows_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t *w,
                            uint32_t type, int rows, int cols) {
 #define ROWS_OF(TYPE) rows_avx2(y, y_stride, x, w, rows, cols, TYPE)

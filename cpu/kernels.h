@@ -3,11 +3,12 @@
  * The products of a model are written once, in matmul.c and gemm.c, over a few small routines that
  * keep their sums in registers. Those exist once for every instruction set, in a file each: plain.c
  * (C that every compiler understands, the twin that the others are tested against), avx2.c,
- * avx512.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at start.
+ * avx512.c, neon.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at
+ * start.
  *
- * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 int8, 4 what gemm does, 5 the
- * table.
- * Test: tests/test_format.c, tests/test_gemm.c hold every level of this CPU against plain. */
+ * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 int8, 4 what gemm does, 5 what
+ * attention does, 6 the table. Test: tests/test_format.c, tests/test_int8.c, tests/test_gemm.c,
+ * tests/test_attention.c hold every level of this CPU against plain. */
 #ifndef KERNELS_H
 #define KERNELS_H
 
@@ -25,11 +26,12 @@
  *   v_store_part(p, a, n)          the first n
  *   v_load_f16(p) v_load_bf16(p)   and _part: numbers of 16 bits, widened
  *   v_load_i8(p)                   LANES int8, as float32
- *   v_add v_sub v_mul(a, b)        lane by lane
- *   v_max(a, b)                    a > b ? a : b, so b where one of them is NaN
+ *   v_add v_sub v_mul v_div(a, b)  lane by lane
+ *   v_max v_min(a, b)              a > b ? a : b, a < b ? a : b, so b where one of them is NaN
  *   v_fma(a, b, c)                 a b + c in one rounding (plain: where the target has that)
  *   v_round(a)                     to the nearest whole number, of two the even one
  *   v_pow2(n)                      2^n, n whole and from -126 to 127
+ *   v_turn(a)                      array of LANES vectors: rows become columns
  *   v_fold(a) v_fold_max(a)        sum, maximum of the lanes: lane l takes l + LANES/2, .. l + 1 */
 
 /* ------------------------------------------------------------------------------------------------
@@ -87,8 +89,6 @@ OC_API float load_half(const uint8_t *p) { return half_to_float(load16(p)); }
 /* ------------------------------------------------------------------------------------------------
  * 2. What matmul hands to a kernel */
 
-enum { ROWS = 4, TOKENS = 4 }; /* tile size: 16 accumulators are held in registers */
-
 /* The 16 levels of iq4_nl: closer together around zero, where weights are. */
 static const int8_t iq4_nl_level[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
                                          1,    13,   25,  38,  53,  69,  89,  113 };
@@ -97,14 +97,29 @@ static const int8_t iq4_nl_level[16] = { -127, -104, -83, -65, -49, -35, -22, -1
  * number i = d[i / 32] code[i] + m[i / 32]. */
 void unpack_block(int16_t *code, float *d, float *m, const uint8_t *block, uint32_t type);
 
-/* A group of rows of W and where their products go: y[t y_stride + r] = x_t . row_r, n tokens. */
+/* Rows of W as stored, f32, f16 or bf16, and where their products with n tokens of float32 go:
+ * y[t y_stride + r] = x_t . row_r. */
 typedef struct {
-    const uint8_t *row[ROWS];
+    const uint8_t *rows; /* n_rows of them, row_bytes apart */
+    size_t row_bytes;
+    uint32_t type;
     int n_rows, cols, n;
-    uint32_t type; /* of the rows */
+    const float *x; /* (n, cols) */
     float *y;
     size_t y_stride;
-} Group;
+} FloatRows;
+
+/* A panel of rows as lanes, the chains of its sums one after the other (floats.h): number k of row
+ * i at out[k % LANES chain + k / LANES width + i]. Lanes without a row or a number are zeros. */
+typedef struct {
+    float *out;
+    size_t chain;
+    int width; /* a multiple of LANES */
+    const uint8_t *rows;
+    size_t row_bytes;
+    uint32_t type; /* f32, f16, bf16 */
+    int n_rows, cols;
+} Pack;
 
 /* ------------------------------------------------------------------------------------------------
  * 3. Int8: whole numbers times whole numbers
@@ -128,6 +143,21 @@ enum { SUPER = 256 };
 OC_API bool has_min(uint32_t type) {
     return type == T_Q4_1 || type == T_Q5_1 || type == T_Q4_K || type == T_Q5_K;
 }
+
+/* CALL(TYPE) for the type at hand, so that each becomes a routine of its own. */
+#define FOR_TYPE(type, CALL)                                                                       \
+    switch (type) {                                                                                \
+    case T_Q4_0: CALL(T_Q4_0); break;                                                              \
+    case T_Q4_1: CALL(T_Q4_1); break;                                                              \
+    case T_Q5_0: CALL(T_Q5_0); break;                                                              \
+    case T_Q5_1: CALL(T_Q5_1); break;                                                              \
+    case T_Q8_0: CALL(T_Q8_0); break;                                                              \
+    case T_Q4_K: CALL(T_Q4_K); break;                                                              \
+    case T_Q5_K: CALL(T_Q5_K); break;                                                              \
+    case T_Q6_K: CALL(T_Q6_K); break;                                                              \
+    case T_IQ4_NL: CALL(T_IQ4_NL); break;                                                          \
+    default: break;                                                                                \
+    }
 
 /* n rounded tokens, `padded` numbers each, a multiple of SUPER. */
 typedef struct {
@@ -189,19 +219,49 @@ typedef void RunTile(int kc, const float *a, const float *b, float *c, size_t st
 typedef struct {
     int rows, cols;
     RunTile *run; /* NULL: this level has no such tile */
+    int slots;    /* the step of an A panel */
     int lanes;    /* of a vector; `chains` runs CHAINS independent sums, for matmul_peak */
     float (*chains)(long steps);
 } Tile;
 
 /* ------------------------------------------------------------------------------------------------
- * 5. The table */
+ * 5. What attention hands to a kernel: queries of one head and a chunk of CHUNK positions
+ *
+ * The cache keeps SIDE x SIDE tiles: of keys (dimension, position), of values (position,
+ * dimension), row-major. q8_0 puts the scales, f16, of the tile's positions before its bytes. */
+
+enum { SIDE = 32, CHUNK = 128, PART_MIX = 16 };
+
+OC_API size_t cache_tile_bytes(uint32_t type) {
+    return SIDE * SIDE * (type == T_F32 ? 4 : type == T_F16 ? 2 : 1) + (type == T_Q8_0) * 2 * SIDE;
+}
+
+typedef struct {
+    uint32_t type; /* T_F32, T_F16, T_Q8_0 */
+    int head_dim, n;
+    const float *q; /* (n, D), rows q_step apart, already divided by sqrt(D) */
+    size_t q_step;
+    const int *limit;    /* (n), ascending: how many positions of the chunk each query sees, > 0 */
+    const uint8_t *keys; /* for each 32 positions, the tiles of all dimensions */
+    const uint8_t *values; /* for each 32 dimensions, the tiles of all positions, ... */
+    size_t panel_bytes;    /* ... which is so far from there to the next 32 dimensions */
+    float *scores;         /* scratch (n, CHUNK) */
+    float *expanded;       /* scratch for SIDE positions and for CHUNK x SIDE values */
+    /* Out, for each query: the largest score, the sum of e^(score - largest) and, from number
+     * PART_MIX on, the sum of e^(score - largest) times values (D, rounded up to SIDE). */
+    float *part;
+    size_t part_step;
+} Chunk;
+
+/* ------------------------------------------------------------------------------------------------
+ * 6. The table */
 
 typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
     /* matmul */
-    bool loads_halves; /* float_group takes rows of f16 and bf16 as they are, not only f32 */
-    void (*float_group)(const Group *g, const float *x);
+    void (*float_dots)(const FloatRows *j);
+    void (*float_pack)(const Pack *p);
     Int8Rows *int8_rows;
     Panels panels;
     /* gemm */
@@ -212,14 +272,24 @@ typedef struct {
     void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
     /* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
     void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+    /* attend.h */
+    void (*attend)(const Chunk *c);
+    void (*exp_all)(float *x, size_t n);                    /* x_i = e^x_i */
+    void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon, kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
-void float_group_plain(const Group *g, const float *x);
 Int8Rows int8_rows_plain;
 void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+
+/* avx2.c, for avx512 too */
+void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+/* gemm.c */
+void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
+              int m, int n, bool add);
 
 const Kernels *kernels(void); /* the level in use; chosen now if it was not */
 int thread_number(void);      /* of the caller among the threads, from 0 */

@@ -123,6 +123,11 @@ static void test_shape(uint32_t type, int rows, int cols, const int *batch, size
 static void test_shapes(uint32_t type) {
     static const int batch[] = { 1, 2, 3, 5, 9, 12, 13, 16, 33, 96 }, few[] = { 1, 2, 13 };
     int block = type_info(type)->block;
+    if (small_tests()) {
+        test_shape(type, 33, 3 * block, few, COUNT(few));
+        test_shape(type, 2, block == 32 ? 2240 : 2304, few, COUNT(few));
+        return;
+    }
     test_shape(type, 1, block, batch, COUNT(batch));
     test_shape(type, 33, 3 * block, batch, COUNT(batch));
     test_shape(type, 19, block == 32 ? 2240 : 2304, batch, COUNT(batch));
@@ -212,8 +217,8 @@ static void test_bound(uint32_t type) {
 }
 
 int main(void) {
-    static const char *levels[] = { "plain", "avx2", "avx512", "neon" };
-    for (size_t l = 0; l < COUNT(levels); l++)
+    static const char *levels[] = { LEVEL_NAMES };
+    for (size_t l = small_tests(); l < COUNT(levels); l++)
         for (size_t i = 0; i < COUNT(TYPES) && matmul_choose(levels[l]); i++) {
             test_shapes(TYPES[i]);
             test_extremes(TYPES[i]);
