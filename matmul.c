@@ -36,39 +36,32 @@
 enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
-/* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
- * d NaN, and with it every product of the row. */
-static float round_block(int8_t q[32], const float *x) {
-    uint32_t most = 0, bits[32];
-    memcpy(bits, x, sizeof bits);
+/* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN
+ * among them makes d NaN, and with it every product of the row. */
+static float round_block(int q[32], const float *x) {
+    uint32_t most = 0;
     for (int i = 0; i < 32; i++) { /* magnitudes are ordered as their bits are */
-        uint32_t magnitude = bits[i] & 0x7fffffff;
+        uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
         most = magnitude > most ? magnitude : most;
     }
-    float largest = bits_to_float(most);
-    if (!(largest > TINY && largest < INFINITY)) {
-        memset(q, 0, 32);
-        return largest < INFINITY ? largest / 127 : NAN;
-    }
-    float inverse = 127 / largest;
-    for (int i = 0; i < 32; i++) q[i] = (int8_t)rintf(x[i] * inverse);
-    return largest / 127;
+    float largest = bits_to_float(most), inverse = 127 / largest;
+    if (!(largest > TINY && largest < INFINITY)) inverse = 0;
+    for (int i = 0; i < 32; i++) q[i] = (int)rintf(inverse > 0 ? x[i] * inverse : 0);
+    return largest < INFINITY ? largest / 127 : NAN;
 }
 
 /* A superblock of x: q, the sums of each 16 q, d and d times the sum of each 32 q. Where x has only
  * n numbers left, zeros follow. */
 static void round_super(int8_t *q, int16_t *half, float *d, float *s, const float *x, size_t n) {
     for (size_t b = 0; b < SUPER / 32; b++, q += 32) {
-        int sum[2] = { 0, 0 };
-        d[b] = 0;
-        if (32 * b < n)
-            d[b] = round_block(q, x + 32 * b);
-        else
-            memset(q, 0, 32);
-        for (int i = 0; i < 16; i++) sum[0] += q[i], sum[1] += q[i + 16];
-        half[2 * b] = (int16_t)sum[0];
-        half[2 * b + 1] = (int16_t)sum[1];
-        s[b] = d[b] * (float)(sum[0] + sum[1]);
+        int whole[32] = { 0 }, first = 0, second = 0;
+        d[b] = 32 * b < n ? round_block(whole, x + 32 * b) : 0;
+        for (int i = 0; i < 32; i++) q[i] = (int8_t)whole[i];
+        for (int i = 0; i < 16; i++) first += whole[i];
+        for (int i = 16; i < 32; i++) second += whole[i];
+        half[2 * b] = (int16_t)first;
+        half[2 * b + 1] = (int16_t)second;
+        s[b] = d[b] * (float)(first + second);
     }
 }
 
@@ -154,12 +147,10 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
     for (size_t j = 0; j < SUPER / 32; j++) {
         uint8_t *out = tiles + (j * p->tiles + t / p->tokens) * p->x_chain + i * p->x_block +
                        4 * (t % p->tokens);
-        const int16_t *pair = wide + 32 * j;
-        int16_t sum[2] = { 0, 0 };
-        for (int e = 0; e < 32; e += 4) {
-            sum[0] = (int16_t)(sum[0] + pair[e] + pair[e + 1]);
-            sum[1] = (int16_t)(sum[1] + pair[e + 2] + pair[e + 3]);
-        }
+        int16_t each[4] = { 0 }; /* sums of q 0, 4, 8 ..; of 1, 5, 9 .. */
+        for (int e = 0; e < 32; e++)
+            each[e % 4] = (int16_t)(each[e % 4] + wide[32 * j + (size_t)e]);
+        int16_t sum[2] = { (int16_t)(each[0] + each[1]), (int16_t)(each[2] + each[3]) };
         for (size_t l = 0; l < p->steps; l++, in += 4, out += step) memcpy(out, in, 4);
         memcpy(out, sum, 4);
         memcpy(out + step, &d[j], 4);
@@ -167,22 +158,24 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
     }
 }
 
-/* One panel of rows times n_tiles tiles of tokens from `first` on; sums[3] gets the result. The chains come in the
- * order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these two sums, and so on,
- * and so only three sums are ever open, of one, two and four chains: sums[0], [1] and [2]. */
+/* One panel of rows times n_tiles tiles of tokens from `first` on; sums[3] gets the result. The
+ * chains come in the order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these
+ * two sums, and so on, and so only three sums are ever open, of one, two and four chains: sums[0],
+ * [1] and [2]. */
 static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
                           const uint8_t *x, size_t first, size_t n_tiles) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
     const size_t size = p->rows * p->tokens;
     for (int c = 0; c < 8; c++)
         for (size_t tile = 0; tile < n_tiles; tile++) {
-            float sum[MOST_ROWS * MOST_TOKENS];
             const uint8_t *xt = x + (chain[c] * p->tiles + first + tile) * p->x_chain;
+            const size_t at = tile * size;
+            float closed[MOST_ROWS * MOST_TOKENS], *sum = c & 1 ? closed : sums[0] + at;
             p->level->tile(sum, w + chain[c] * p->w_chain, xt, (int)p->places, p->w->type);
-            int l = 0;
-            for (; c >> l & 1; l++)
-                for (size_t e = 0; e < size; e++) sum[e] += sums[l][tile * size + e];
-            memcpy(sums[l] + tile * size, sum, size * sizeof *sum);
+            for (int l = 0; c >> l & 1; l++) {
+                float *to = c >> (l + 1) & 1 ? closed : sums[l + 1] + at;
+                for (size_t e = 0; e < size; e++) to[e] = closed[e] + sums[l][at + e];
+            }
         }
 }
 

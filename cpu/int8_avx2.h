@@ -14,7 +14,7 @@
  * rows are words, s (q - 32) or w. Test: tests/test_format.c. Measure: make bench-matmul. */
 
 /* Bytes to fetch ahead of their use: the hardware's own prefetch stops at each page. */
-enum { AHEAD_INT8 = 1024 };
+enum { AHEAD_INT8 = 4096 };
 
 /* Says that v is a register from here on. Else gcc reads weights again for each token, and, because
  * the order of integers does not matter, makes all products first and adds them from memory. */
