@@ -16,12 +16,15 @@ CC := cc
 endif
 PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
+CROSS ?= aarch64-linux-gnu-gcc
+NEON := -O2 -march=armv8-a
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
 # No errno, no traps: lets gcc turn sqrtf and selections into vector code, and changes no result.
+# Vectors wider than the target's (cpu/plain.c) are no arguments of any real call: no -Wpsabi.
 FLAGS := -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math \
-         -Wall -Wextra -Wshadow -Wpedantic
+         -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi
 ifeq ($(CI),true)
 FLAGS += -Werror
 endif
@@ -99,9 +102,11 @@ endef
 
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+build/neon/%: override CC := $(CROSS)
+$(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention bench-train \
-        fixtures mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -159,6 +164,12 @@ build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py
+
+build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
+	$(PYTHON) bench/speculate.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

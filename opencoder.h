@@ -4,12 +4,11 @@
  * the names in the file, the shapes, loading, conversion and training all derive from that list.
  *
  * Sections: 1 configuration, 2 tensors, 3 vocabulary, 4 a model from its file, 5 prototypes.
- * Included before it: files.h (errors, files), gguf.h (the file format).
  * Compiles as C11 and as C++17. Test: tests/test_format.c, tests/badinput.py. */
 #ifndef OPENCODER_H
 #define OPENCODER_H
 
-#include "gguf.h" /* Gguf, GgufWriter, Tensor, storage types; and files.h */
+#include "gguf.h" /* Gguf, GgufWriter, Tensor, storage types; and files.h: errors, files */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Configuration: the Llama architecture as OpenCoder uses it (arXiv 2411.04905, table 4)
@@ -560,8 +559,9 @@ void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size
 void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
 /* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
 bool matmul_choose(const char *name);
-int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
-const char *matmul_level(void); /* the one in use: "plain", "avx2", "avx512" */
+int thread_count(void);            /* threads that the next product will use, 1 without OpenMP */
+const char *matmul_level(void);    /* the one in use: "plain", "avx2", ... */
+extern const char matmul_levels[]; /* help for matmul_choose: "... avx512, avx2 or plain" */
 
 /* A matrix of float32 in memory, element (i, j) at data[i * row + j * col]; or, where `stored` is
  * set, a Tensor of any type in its own order, or turned on its side. */
