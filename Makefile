@@ -105,8 +105,8 @@ $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 build/neon/%: override CC := $(CROSS)
 $(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train fixtures \
-        mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -153,11 +153,23 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
 
+build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	build/bench_attention
+
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py
+
+build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
+	$(PYTHON) bench/speculate.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

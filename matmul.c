@@ -20,18 +20,20 @@
  *
  * Summation order. Int8: sums of 32 products are exact integers; they enter 8 chains of float32
  * multiply-adds, block b in chain b mod 8, which fold 8 -> 4 -> 2 -> 1 (cpu/kernels.h). The same on
- * every level, so levels with fused multiply-adds are bit-equal. Float path: cpu/floats.h. Results are
- * bit-equal for any number of threads and any batch. -ffp-contract=off keeps the compiler from fusing what the
- * plain code keeps apart.
+ * every level, so levels with fused multiply-adds are bit-equal. Float path: lane l of the level's
+ * vectors takes k = l mod LANES in ascending k, and the lanes are added from 0 on (cpu/floats.h).
+ * Results are bit-equal for any number of threads and any batch. -ffp-contract=off keeps the
+ * compiler from fusing what the plain code keeps apart.
  *
  * The routines of each instruction set stand in cpu/. Sections: 1 to 3 the int8 path, 4 the float
  * path, 5 matmul. Test: tests/test_format.c (all types, odd shapes, threads), tests/test_int8.c.
  * Measure: make bench-matmul. */
-#include "cpu/kernels.h" /* Rounded, FloatRows, kernels */
+#include "cpu/kernels.h" /* FloatRows, Pack, Rounded, kernels */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
+enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
@@ -84,7 +86,6 @@ static Rounded rounded_memory(int n, size_t cols) {
 }
 
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
-    enum { INT8_PORTION = 32 }; /* rows that a thread takes at a time */
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
@@ -97,9 +98,9 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
                         cols - k);
         }
 #pragma omp for schedule(dynamic)
-        for (int r0 = 0; r0 < w->rows; r0 += INT8_PORTION)
+        for (int r0 = 0; r0 < w->rows; r0 += DEAL)
             rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-                 w->rows - r0 < INT8_PORTION ? w->rows - r0 : INT8_PORTION, w->cols);
+                 w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
     }
 }
 
@@ -225,7 +226,7 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 4. Float path (cpu/floats.h) */
 
-enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512, PORTION = 16 };
+enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
 
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
@@ -242,13 +243,13 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 static void float_few(float *y, const float *x, const Tensor *w, int n) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
-    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * PORTION * cols * 4);
+    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
 #pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < rows; r += PORTION) {
-        int count = (int)at_most(PORTION, rows - r);
+    for (size_t r = 0; r < rows; r += DEAL) {
+        int count = (int)at_most(DEAL, rows - r);
         FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
         if (!direct) {
-            float *mine = expanded + (size_t)thread_number() * PORTION * cols;
+            float *mine = expanded + (size_t)thread_number() * DEAL * cols;
             expand(mine, w, r, (size_t)count, 0, cols);
             j.rows = (const uint8_t *)mine;
             j.row_bytes = 4 * cols;

@@ -88,14 +88,14 @@ INLINE void v_turn(V r[8]) {
  * matmul */
 
 enum { DOT_TOKENS = 3 };
-#include "floats.h" /* float_dots, float_pack */
-
-#include "attend.h"    /* attend, exp_all, swiglu */
+#include "floats.h"    /* float_dots, float_pack */
 #include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
 
 /* ------------------------------------------------------------------------------------------------
- * gemm */
-#include "tile.h" /* TILE */
+ * attention, gemm */
+
+#include "attend.h" /* attend, exp_all, swiglu */
+#include "tile.h"   /* TILE */
 
 TILE(avx2, 6, 8, 1, v_fma)
 

@@ -179,12 +179,6 @@ INLINE __m256i dots_avx2(const Codes *c, const int8_t *q, const int16_t *half,
     return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_avx2(half), offset));
 }
 
-INLINE float fold_avx2(__m256 v) {
-    __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
-    return _mm_cvtss_f32(_mm_add_ss(a, _mm_shuffle_ps(a, a, 1)));
-}
-
 enum { BUNCH_AVX2 = 8 };
 
 /* One row and n tokens from t0 on. */
@@ -213,7 +207,7 @@ INLINE void row_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t 
                 acc[t] = _mm256_fmadd_ps(c.m, _mm256_loadu_ps(x->s + at / 32), acc[t]);
         }
     }
-    for (int t = 0; t < n; t++) y[(size_t)(t0 + t) * y_stride] = fold_avx2(acc[t]);
+    for (int t = 0; t < n; t++) y[(size_t)(t0 + t) * y_stride] = v_fold(acc[t]);
 }
 
 INLINE void rows_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, int rows,

@@ -407,6 +407,86 @@ static void test_blocks_of_32(uint32_t type, int levels, float steps) {
     free(y);
 }
 
+/* The rule that the search for a scale replaced, as it stood: the number of largest magnitude takes
+ * the level -8. Returns the sum of squared errors over a block. */
+static double error_of_old_rule(const float *x) {
+    float extreme = 0, d;
+    double error = 0;
+    uint16_t half;
+    for (int i = 0; i < 32; i++)
+        if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
+    float scale = extreme / -8, inverse = fabsf(scale) > 1e-30f ? 1 / scale : 0;
+    quantize((uint8_t *)&half, &scale, T_F16, 1);
+    dequantize(&d, (const uint8_t *)&half, T_F16, 0, 1);
+    for (int i = 0; i < 32; i++) {
+        int q = (int)(x[i] * inverse + 8.5f);
+        error += pow((double)x[i] - (double)d * ((q > 15 ? 15 : q) - 8), 2);
+    }
+    return error;
+}
+
+/* The least sum of squared errors that any half as scale allows. */
+static double least_error(const float *x) {
+    double least = INFINITY;
+    for (uint32_t bits = 0; bits < 0x10000; bits++) {
+        uint16_t half = (uint16_t)bits;
+        float d, extreme = 0;
+        double error = 0;
+        dequantize(&d, (const uint8_t *)&half, T_F16, 0, 1);
+        for (int i = 0; i < 32; i++) extreme = fmaxf(extreme, fabsf(x[i]));
+        if (!isfinite(d) || fabsf(d) < extreme / 20 || fabsf(d) > extreme) continue;
+        for (int i = 0; i < 32 && error < least; i++) {
+            double q = fmin(fmax(rint((double)x[i] / (double)d), -8), 7);
+            error += pow((double)x[i] - (double)d * q, 2);
+        }
+        least = fmin(least, error);
+    }
+    return least;
+}
+
+/* Random blocks: even, with many small numbers, and near normal without and with an outlier. */
+static void random_block(float *x, int shape, float scale) {
+    for (int i = 0; i < 32; i++) {
+        float sum = 0;
+        for (int k = 0; k < 4; k++) sum += random_float();
+        x[i] = scale * (shape == 0 ? random_float() : shape == 1 ? sum * sum * sum : sum);
+    }
+    if (shape == 2) x[random_bits() % 32] *= 8;
+}
+
+/* q4_0's scale: on no block worse than the old rule, and nearly the best of all halves. */
+static void test_q4_0(void) {
+    enum { BLOCKS = 2000, SEARCHED = 60 };
+    static const float scales[] = { 1, 0.02f, 1e-4f, 3e-6f, 4e-8f, 1e-12f, 60000 };
+    size_t worse = 0, wrong = 0;
+    double found = 0, best = 0, old = 0, most = 1;
+    for (int b = 0; b < BLOCKS; b++) {
+        float x[32], y[32];
+        uint8_t block[18];
+        double error = 0;
+        float scale = scales[b < SEARCHED ? b % 2 : b % (int)COUNT(scales)];
+        random_block(x, b / 7 % 4, scale);
+        quantize(block, x, T_Q4_0, 32);
+        dequantize(y, block, T_Q4_0, 0, 32);
+        for (int i = 0; i < 32; i++) {
+            error += pow((double)x[i] - (double)y[i], 2);
+            wrong += !isfinite(y[i]);
+        }
+        worse += error > error_of_old_rule(x) * (1 + 1e-5); /* compared there in float32 */
+        if (b >= SEARCHED) continue;
+        double least = least_error(x);
+        found += error / least;
+        old += error_of_old_rule(x) / least;
+        best += 1;
+        most = fmax(most, error / least);
+    }
+    check(!worse, "some have", "quantize q4_0: no block has a larger error than by the old rule");
+    check(!wrong, "some are not", "quantize q4_0: all sizes stay finite");
+    check(found / best < 1.002 && most < 1.05, "it is more",
+          "quantize q4_0: error %.5f of the least there is, at most %.4f; the old rule's %.4f",
+          found / best, most, old / best);
+}
+
 /* ------------------------------------------------------------------------------------------------
  * 4. matmul */
 
@@ -513,7 +593,8 @@ int main(void) {
     test_halves(T_F16);
     test_halves(T_BF16);
     test_blocks_of_32(T_Q8_0, 127, 0.57f); /* half a step, and the rounding of the scale */
-    test_blocks_of_32(T_Q4_0, 8, 1.01f);   /* the end of the range without a level of its own */
+    test_blocks_of_32(T_Q4_0, 8, 2);       /* outliers may be cut off where that pays */
+    test_q4_0();
     static const char *levels[] = { LEVEL_NAMES };
     for (size_t i = small_tests(); i < COUNT(levels); i++)
         if (matmul_choose(levels[i])) test_matmul(&blocks);

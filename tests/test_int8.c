@@ -85,7 +85,7 @@ static int differences(const float *y, const float *x, const Tensor *w, int n, i
         for (int r = t % every; r < w->rows; r += every) {
             float want = one_product(x + (size_t)t * (size_t)w->cols, w, r);
             float got = y[(size_t)t * (size_t)w->rows + (size_t)r];
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
             differ += memcmp(&want, &got, 4) != 0;
 #else /* plain has no fused multiply-add, and so rounds more often */
             differ += !(fabsf(want - got) <= 1e-4f + 1e-5f * fabsf(want));
