@@ -2,7 +2,8 @@
 #
 # What to know first: a program is the object of its own source, which has a main, linked with
 # library objects: the same sources compiled with -DOC_LIBRARY, which leaves their mains out. All
-# of it exists in two variants: objects in build/ with programs here, and build/asan/ for both.
+# of it exists in three variants: objects in build/ with programs here, build/asan/ with the
+# sanitizers, and build/neon/ for ARM by a cross compiler, for tests/test_neon.py.
 #
 #     make CC=clang                 another compiler
 #     make OMP=0                    without OpenMP: everything works, on one thread
