@@ -449,7 +449,7 @@ def build(tests):
     """Everything that the tests start; returns what the compiler said, None when all is well."""
     programs = ["build/tests/" + test for test in tests
                 if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
-    done = make("all", *programs)
+    done = make("all", *programs, *["neon"] * ("test_neon" in tests))
     return done.stdout if done.returncode else None
 
 
