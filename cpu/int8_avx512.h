@@ -2,9 +2,9 @@
  * bytes: 16 rows of a panel x 4 codes, times 4 numbers of one token, which all rows meet.
  *
  * A tile is 32 rows (two vectors) x 6 tokens: 12 sums of integers, 12 of float32, two vectors of
- * weights and a few of x fill the 32 registers, and a step is 8 loads for 12 vpdpbusd, of which even
- * processors with two units do no more than two a cycle. q6_k, whose products have a scale for each
- * 16 numbers, has words s (q - 32) instead, and vpdpwssd. Test: tests/test_avx512.py. */
+ * weights and a few of x fill the 32 registers, and a step is 8 loads for 12 vpdpbusd, of which no
+ * processor does more than two a cycle. q6_k, whose products have a scale for each 16 numbers, has
+ * words s (q - 32) instead, and vpdpwssd. Test: tests/test_avx512.py. */
 #define VNNI 1
 #include "int8_x86.h" /* Codes, unpack_x86, int8_rows_x86 */
 

@@ -2,10 +2,10 @@
  * they are stored. Included by int8_avx2.h with VNNI 0 and by int8_avx512.h with VNNI 1.
  *
  * With VNNI, vpdpbusd multiplies 32 unsigned bytes by 32 signed ones and adds four neighbours to a
- * sum of 32 bits: any code becomes an unsigned byte, code + offset, and offset times the sum of q is
- * taken away at the end. Without, two instructions do the work: vpmaddubsw adds two neighbours in 16
- * bits, vpmaddwd multiplies 16 words by 16 words and adds two in 32. The first is twice as wide, but
- * its sums must stay within 16 bits, which they do for codes of at most 5 bits:
+ * sum of 32 bits: every code becomes an unsigned byte, code + offset, and offset times the sum of q
+ * is taken away at the end. Without, two instructions do the work: vpmaddubsw adds two neighbours
+ * in 16 bits, vpmaddwd multiplies 16 words by 16 words and adds two in 32. The first is twice as
+ * wide, but its sums must stay within 16 bits, which they do for codes of at most 5 bits:
  *
  *     type               codes as                 most that 16 bits must hold
  *     q4_0 q4_1 q4_k     bytes 0..15              15 127 16 = 30480, half a block
@@ -27,8 +27,8 @@ INLINE int offset_x86(const uint32_t type) {
 /* ------------------------------------------------------------------------------------------------
  * 1. A superblock comes apart */
 
-/* code + offset_x86: eight blocks of 32 bytes in order; q6_k: scale holds the 8 words s of first halves and, in
- * its high half, the 8 of second halves; natural: the same 16 bytes as they are stored. */
+/* code + offset_x86: eight blocks of 32 bytes in order; q6_k: scale holds the 8 words s of first
+ * halves and, in its high half, the 8 of second halves; natural: the same 16 bytes as stored. */
 typedef struct {
     __m256i code[8], scale;
     __m128i natural;
@@ -140,8 +140,8 @@ INLINE size_t super_bytes(const uint32_t type) { return row_bytes(type, SUPER); 
 /* ------------------------------------------------------------------------------------------------
  * 2. Rows as stored, for one token or a few: eight blocks become a vector of eight dot products */
 
-/* Lane j: the sum of v[j]'s lower four lanes, and of its upper four. hadd gives (a0+a1, a2+a3, b0+b1,
- * b2+b3) twice: the sums of 4 vectors' halves come to lie side by side. */
+/* Lane j: the sum of v[j]'s lower four lanes, and of its upper four. hadd gives (a0+a1, a2+a3,
+ * b0+b1, b2+b3) twice: the sums of 4 vectors' halves come to lie side by side. */
 INLINE void sum_halves(__m256i *lower, __m256i *upper, const __m256i v[8]) {
     __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
     __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));

@@ -8,10 +8,10 @@ import os
 import platform
 import shutil
 
-from check import ROOT, SCRATCH, check, check_equal, end, program, relay, skip, start
+from check import (LEVEL_TESTS, ROOT, SCRATCH, check, check_equal, end, program, relay, skip,
+                   start)
 
 COMPILER, QEMU, LIBRARIES = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
-TESTS = ["test_format", "test_int8", "test_gemm", "test_attention"]
 BEST = {"max": "dotprod", "cortex-a72": "neon"}  # CPU: the level that is chosen there
 
 
@@ -21,7 +21,7 @@ def emulate(cpu, name, *arguments):
 
 
 def build():
-    programs = [f"build/neon/tests/{name}" for name in [*TESTS, "test_run"]] + ["build/neon/run"]
+    programs = [f"build/neon/tests/{name}" for name in [*LEVEL_TESTS, "test_run"]] + ["build/neon/run"]
     done = start("make", "-s", "-j2", *programs, timeout=500, env={"MAKEFLAGS": "", "MFLAGS": ""})
     return check("build for aarch64", done.returncode == 0, done.stderr.decode(errors="replace"))
 
@@ -45,7 +45,7 @@ def main():
             return skip("neon", f"{needed} is not installed")
     if not build():
         return
-    for name in TESTS:
+    for name in LEVEL_TESTS:
         relay(f"max {name}", emulate("max", f"tests/{name}"))
     relay("cortex-a72 test_int8", emulate("cortex-a72", "tests/test_int8"))
     os.makedirs(SCRATCH, exist_ok=True)
