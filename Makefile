@@ -19,6 +19,7 @@ PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
 CROSS ?= aarch64-linux-gnu-gcc
 NEON := -O2 -march=armv8-a
+SIMDE := -Og -mavx2 -mfma -mf16c
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
@@ -106,6 +107,15 @@ $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 build/neon/%: override CC := $(CROSS)
 $(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
+
+# AVX-512 where there is none: the level compiled for an emulation, the rest as it is.
+build/simde/avx512.o: cpu/avx512.c build/flags
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(SIMDE) -DOC_LIBRARY -DOC_SIMDE -MMD -MP -c -o $@ $<
+build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build/simde/avx512.o,\
+        $(test_parts:%=build/lib/%.o))
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+-include build/simde/avx512.d
 
 .PHONY: all neon help deps test test-long asan check format bench bench-gemm bench-attention \
         bench-matmul bench-train bench-speculate fixtures mutants clean FORCE

@@ -235,7 +235,7 @@ MUTANTS = [
     ("16 bits hold too many products", "cpu/int8_avx2.h",
      "if (five || type == T_Q4_0)\n            start =", "if (type == T_Q4_0)\n            start =",
      "test_int8"),
-    ("the row's end is read from the next row", "cpu/int8_avx2.h",
+    ("the row's end is read from the next row", "cpu/int8_x86.h",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));\n            p = end;",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));", "test_int8"),
 
