@@ -13,12 +13,12 @@
  *             |  y  y  y  y     |  r1     way whether n is 1 or 500.
  *             +-----------------+
  *
- * Summation order (float path): lane l of 16 takes k = l mod 16 in ascending k, then the lanes fold
- * 16 -> 8 -> 4 -> 2 -> 1. Int8 path, plain: blocks of 32 in index order; avx512: lane l takes bytes
- * 4l..4l+3 of each pair of blocks, pairs in index order, then the same fold. The order depends on
- * the level only: results are bit-equal for any number of threads and any batch, and agree between
- * levels within rounding. -ffp-contract=off keeps the compiler from fusing what the plain code
- * keeps apart.
+ * Summation order (float path): chain l of the level's LANES takes k = l mod LANES in ascending k,
+ * then the chains are added in order (cpu/floats.h). Int8 path, plain: blocks of 32 in index order;
+ * avx512: lane l takes bytes 4l..4l+3 of each pair of blocks, pairs in index order, then the lanes
+ * fold 16 -> 8 -> 4 -> 2 -> 1. The order depends on the level only: results are bit-equal for any
+ * number of threads and any batch, and agree between levels within rounding. -ffp-contract=off
+ * keeps the compiler from fusing what the plain code keeps apart.
  *
  * Two ways to multiply: the float path expands weights to float32 (exact for every type). The int8
  * path, for the types with blocks of 32, rounds x to int8 per block as well and uses integer dot
@@ -50,7 +50,13 @@ static void round_token(const Rounded *r, int t, const float *x, int cols) {
 /* ------------------------------------------------------------------------------------------------
  * The float path (cpu/floats.h) */
 
-enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512, CHUNK = 16 };
+enum {
+    PANELS_FROM = 11,  /* tokens; for fewer, making panels costs more than it saves */
+    TOKEN_BLOCK = 504, /* tokens that are panels at once: a multiple of every level's tile */
+    PIECE = 512,       /* numbers of a row that are expanded at once, a multiple of 256 */
+    CHUNK = 16,        /* rows of W that are a job for few tokens */
+    BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
+};
 
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
@@ -101,33 +107,70 @@ static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t
     }
 }
 
-/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
- * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
+/* What is common to all blocks of one product with many tokens. Panels of x: (tiles, lanes, steps,
+ * slots); of W: (BLOCK, lanes, steps, width). */
+typedef struct {
+    const Tile *tile;
+    const Tensor *w;
+    size_t n, tokens; /* tokens, and with those that fill the last tile */
+    size_t steps;     /* of a chain */
+    float *x_panels;
+    float *y;
+} Many;
+
+/* Rows [r, r + count) of W: their panels; then sums (tokens, width) chain by chain, into y. */
+static void float_block(const Many *m, size_t r, size_t count, float *panels) {
+    const Tile *tile = m->tile;
+    const size_t rows = (size_t)m->w->rows, width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t lanes = (size_t)tile->lanes, slots = (size_t)tile->slots;
+    const size_t blocks = pieces(count, width), panel = m->steps * lanes * width;
+    float *sums = panels + BLOCK * panel, *expanded = sums + BLOCK * width * m->tokens;
+    for (size_t b = 0; b < blocks; b++)
+        pack_weights(panels + b * panel, tile, m->w, r + b * width, expanded);
+    const size_t bytes = count * row_bytes(m->w->type, (size_t)m->w->cols);
+    const size_t share = bytes / (lanes * (m->tokens / high) * blocks) + 1;
+    uintptr_t next = (uintptr_t)m->w->data + (r / count + (size_t)thread_count()) * bytes;
+    for (size_t l = 0; l < lanes; l++)
+        for (size_t t = 0; t < m->tokens; t += high)
+            for (size_t b = 0; b < blocks; b++, next += share) {
+                const float *x = m->x_panels + (t / high * lanes + l) * m->steps * slots;
+                float *sum = sums + (b * m->tokens + t) * width;
+                for (size_t i = 0; i < share; i += 64) /* what this thread will pack next */
+                    __builtin_prefetch((const void *)(next + i), 0, 2);
+                tile->run((int)m->steps, x, panels + b * panel + l * m->steps * width, sum, width,
+                          l > 0);
+            }
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t t = 0; t < m->n; t++)
+            memcpy(m->y + t * rows + r + b * width, sums + (b * m->tokens + t) * width,
+                   at_most(width, rows - r - b * width) * 4);
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes blocks of rows. */
 static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
     const Tile *tile = &kernels()->tile;
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
     const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
-    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
-    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
-    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    const size_t tokens = pieces(n, high) * high, slots = (size_t)tile->slots;
+    const size_t own = BLOCK * width * (steps * lanes + tokens) + width * PIECE;
+    size_t block = BLOCK;
+    while (block > 1 && rows < 4 * (size_t)thread_count() * block * width) block /= 2;
     float *memory = scratch(0, (size_t)thread_count() * own * 4);
+    const Many m = { tile,   w,     n,
+                     tokens, steps, scratch(1, tokens / high * steps * lanes * slots * 4),
+                     y };
 #pragma omp parallel
     {
         float *mine = memory + (size_t)thread_number() * own;
 #pragma omp for schedule(static)
         for (size_t t = 0; t < n; t += high)
-            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+            kernels()->float_pack(&(Pack){ m.x_panels + t / high * steps * lanes * slots,
+                                           steps * slots, (int)slots,
                                            (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
                                            (int)at_most(high, n - t), w->cols });
 #pragma omp for schedule(dynamic)
-        for (size_t r = 0; r < rows; r += width) {
-            pack_weights(mine, tile, w, r, mine + w_panel);
-            for (size_t l = 0; l < lanes; l++)
-                for (size_t t = 0; t < n; t += high)
-                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
-                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
-                             (int)(rows - r), l > 0);
-        }
+        for (size_t r = 0; r < rows; r += block * width)
+            float_block(&m, r, at_most(block * width, rows - r), mine);
     }
 }
 

@@ -20,7 +20,7 @@
 
 enum { DOT_ROWS = 4 };
 
-/* LANES numbers of a row from number k on, as float32; `n` of them where less than LANES are left. */
+/* LANES numbers of a row from number k on as float32, or the last n < LANES. */
 INLINE V load_numbers(const uint8_t *row, const uint32_t type, size_t k, int n) {
     const float *f = (const float *)(const void *)row + k;
     if (type == T_F32) return n < LANES ? v_load_part(f, n) : v_load(f);
@@ -60,11 +60,11 @@ INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatR
 }
 
 INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r) {
-    int t = 0;
-    for (; t + DOT_TOKENS <= j->n; t += DOT_TOKENS) dot_tile(type, R, DOT_TOKENS, j, r, t);
-    if (j->n - t >= 4 && DOT_TOKENS > 4) dot_tile(type, R, 4, j, r, t), t += 4;
-    if (j->n - t >= 2) dot_tile(type, R, 2, j, r, t), t += 2;
-    if (j->n - t >= 1) dot_tile(type, R, 1, j, r, t);
+    int t = 0, n = j->n;
+    for (; n - t >= DOT_TOKENS && n - t != DOT_TOKENS + 1; t += DOT_TOKENS)
+        dot_tile(type, R, DOT_TOKENS, j, r, t);
+    for (; n - t >= 2; t += 2) dot_tile(type, R, 2, j, r, t);
+    if (n > t) dot_tile(type, R, 1, j, r, t);
 }
 INLINE void dot_typed(const uint32_t type, const FloatRows *j) {
     int r = 0;

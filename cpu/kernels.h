@@ -197,10 +197,6 @@ void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, s
 /* avx2.c, for avx512 too */
 void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
 void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
-/* gemm.c */
-void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
-              int m, int n, bool add);
-
 const Kernels *kernels(void); /* the level in use; chosen now if it was not */
 int thread_number(void);      /* of the caller among the threads, from 0 */
 /* Scratch memory that grows and stays: a fresh block per product would be paged in each time. One
