@@ -188,7 +188,7 @@ static void block_product(Product *p, bool share) {
     run_jobs(p, tile_job, across * pieces(p->a.count, p->job_rows), share);
 }
 
-bool gemm_has_bf16(void) { return kernels()->bf16_here && kernels()->bf16_here(); }
+bool gemm_has_bf16(void) { return kernels()->bf16.run; }
 
 static void product(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags,
                     bool share) {

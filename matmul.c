@@ -70,7 +70,7 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 }
 
 /* Few tokens: W is read as it stands, some rows at a time. */
-static void float_few(float *y, const float *x, const Tensor *w, int n) {
+static void float_few(float *y, const float *x, const Tensor *w, int n, bool pairs) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
     float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * CHUNK * cols * 4);
@@ -85,7 +85,7 @@ static void float_few(float *y, const float *x, const Tensor *w, int n) {
             j.row_bytes = 4 * cols;
             j.type = T_F32;
         }
-        kernels()->float_dots(&j);
+        (pairs ? kernels()->pair_dots : kernels()->float_dots)(&j);
     }
 }
 
@@ -113,7 +113,8 @@ typedef struct {
     const Tile *tile;
     const Tensor *w;
     size_t n, tokens; /* tokens, and with those that fill the last tile */
-    size_t steps;     /* of a chain */
+    size_t steps;     /* of a chain ... */
+    int kc;           /* ... and what tile->run calls them: two k a step if they are pairs */
     float *x_panels;
     float *y;
 } Many;
@@ -137,8 +138,7 @@ static void float_block(const Many *m, size_t r, size_t count, float *panels) {
                 float *sum = sums + (b * m->tokens + t) * width;
                 for (size_t i = 0; i < share; i += 64) /* what this thread will pack next */
                     __builtin_prefetch((const void *)(next + i), 0, 2);
-                tile->run((int)m->steps, x, panels + b * panel + l * m->steps * width, sum, width,
-                          l > 0);
+                tile->run(m->kc, x, panels + b * panel + l * m->steps * width, sum, width, l > 0);
             }
     for (size_t b = 0; b < blocks; b++)
         for (size_t t = 0; t < m->n; t++)
@@ -147,8 +147,8 @@ static void float_block(const Many *m, size_t r, size_t count, float *panels) {
 }
 
 /* Many tokens: first panels of x, shared by all; then each thread takes blocks of rows. */
-static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
-    const Tile *tile = &kernels()->tile;
+static void float_many(float *y, const float *x, const Tensor *w, size_t n, bool pairs) {
+    const Tile *tile = pairs ? &kernels()->bf16 : &kernels()->tile;
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
     const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
     const size_t tokens = pieces(n, high) * high, slots = (size_t)tile->slots;
@@ -156,9 +156,14 @@ static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
     size_t block = BLOCK;
     while (block > 1 && rows < 4 * (size_t)thread_count() * block * width) block /= 2;
     float *memory = scratch(0, (size_t)thread_count() * own * 4);
-    const Many m = { tile,   w,     n,
-                     tokens, steps, scratch(1, tokens / high * steps * lanes * slots * 4),
-                     y };
+    const Many m = { .tile = tile,
+                     .w = w,
+                     .n = n,
+                     .tokens = tokens,
+                     .steps = steps,
+                     .kc = (int)steps * (pairs ? 2 : 1),
+                     .x_panels = scratch(1, tokens / high * steps * lanes * slots * 4),
+                     .y = y };
 #pragma omp parallel
     {
         float *mine = memory + (size_t)thread_number() * own;
@@ -174,14 +179,29 @@ static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
     }
 }
 
-static void float_product(float *y, const float *x, const Tensor *w, int n) {
+/* Rows of bfloat16 as rows of pairs, x rounded to pairs: on levels that multiply them as such. */
+static const float *take_pairs(Tensor *w, const float *x, size_t n) {
+    const size_t cols = (size_t)w->cols;
+    uint8_t *rounded = scratch(2, n * cols * 2);
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < n; t++) quantize(rounded + t * cols * 2, x + t * cols, T_BF16, cols);
+    w->type = T_F32;
+    w->cols /= 2;
+    return (const float *)(const void *)rounded;
+}
+
+static void float_product(float *y, const float *x, const Tensor *weights, int n, bool exact) {
+    Tensor w = *weights;
+    const bool pairs =
+        w.type == T_BF16 && w.cols % 2 == 0 && !exact && kernels()->pair_dots != NULL;
+    if (pairs) x = take_pairs(&w, x, (size_t)n);
     if (n < PANELS_FROM) {
-        float_few(y, x, w, n);
+        float_few(y, x, &w, n, pairs);
         return;
     }
-    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    const size_t all = (size_t)n, cols = (size_t)w.cols, rows = (size_t)w.rows;
     for (size_t t = 0; t < all; t += TOKEN_BLOCK)
-        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
+        float_many(y + t * rows, x + t * cols, &w, at_most(TOKEN_BLOCK, all - t), pairs);
 }
 
 /* y (n, rows) = x (n, cols) W^T. Threads share the groups of rows; each element of y is one
@@ -192,7 +212,7 @@ void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
     size_t cols = (size_t)w->cols, padded = (cols + 63) / 64 * 64;
     bool int8 = type_info(w->type)->block == 32 && !exact;
     if (!int8) {
-        float_product(y, x, w, n);
+        float_product(y, x, w, n, exact);
         return;
     }
     Rounded rounded = { NULL, NULL, padded };

@@ -561,7 +561,7 @@ void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
 /* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
 bool matmul_choose(const char *name);
 int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
-const char *matmul_level(void); /* the one in use: "plain", "avx2", "avx512" */
+const char *matmul_level(void); /* the one in use: "plain", "avx2", .. */
 
 /* A matrix of float32 in memory, element (i, j) at data[i * row + j * col]; or, where `stored` is
  * set, a Tensor of any type in its own order, or turned on its side. */

@@ -1082,7 +1082,9 @@ int main(int argc, char **argv) {
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512", opt.cpu);
+        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512, "
+                  "avx512bf16",
+                  opt.cpu);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

@@ -176,11 +176,11 @@ typedef struct {
     bool (*here)(void); /* does this CPU have it? */
     /* matmul */
     void (*float_dots)(const FloatRows *j);
+    void (*pair_dots)(const FloatRows *j); /* rows and x of pairs of bfloat16; NULL: not here */
     void (*float_pack)(const Pack *p);
     void (*int8_group)(const Group *g, const Rounded *x);
     /* gemm */
-    Tile tile, bf16;
-    bool (*bf16_here)(void);
+    Tile tile, bf16; /* bf16: of pairs of bfloat16 */
     /* out[k step + l] = row_l[k] for n steps of k: a group whose lanes are rows of memory. `ahead`:
      * bytes from a row to the one that the same lane will hold next. */
     void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
@@ -188,7 +188,7 @@ typedef struct {
     void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_avx512bf16;
 
 /* plain.c, for the levels that have nothing better. */
 void int8_group_plain(const Group *g, const Rounded *x);

@@ -7,7 +7,7 @@
 
 static const Kernels *const levels[] = { /* best first */
 #if defined(__x86_64__) && defined(__GNUC__)
-                                         &kernels_avx512, &kernels_avx2,
+                                         &kernels_avx512bf16, &kernels_avx512, &kernels_avx2,
 #endif
                                          &kernels_plain
 };

@@ -197,8 +197,8 @@ MUTANTS = [
      "r + width < rows; r += block * width)", "test_format"),
     ("many tokens: the last chain alone counts", "matmul.c", "l > 0);",
      "l > 0 && l + 1 < lanes);", "test_format"),
-    ("many tokens: a panel ends before its last step", "matmul.c", "tile->run((int)m->steps, x,",
-     "tile->run((int)m->steps - 1, x,", "test_format"),
+    ("many tokens: a panel ends before its last step", "matmul.c", "tile->run(m->kc, x,",
+     "tile->run(m->kc - 1, x,", "test_format"),
 
     # the products of training
     ("a sum forgets the K-blocks before", "gemm.c", "p.add = flags & GEMM_ADD || p.k0;",

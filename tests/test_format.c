@@ -511,7 +511,7 @@ int main(void) {
     test_halves(T_BF16);
     test_blocks_of_32(T_Q8_0, 127, 0.57f); /* half a step, and the rounding of the scale */
     test_blocks_of_32(T_Q4_0, 8, 1.01f);   /* the end of the range without a level of its own */
-    static const char *levels[] = { "plain", "avx2", "avx512", "neon" };
+    static const char *levels[] = { "plain", "avx2", "avx512", "avx512bf16", "neon" };
     for (size_t i = 0; i < COUNT(levels); i++)
         if (matmul_choose(levels[i])) test_matmul(&blocks);
     gguf_free(&blocks);

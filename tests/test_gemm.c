@@ -210,9 +210,9 @@ static void test_together(const char *level) {
 /* avx2 and avx512 multiply and add the same numbers in the same order; so does plain with FMA. */
 static void test_levels(void) {
 #if defined(__FMA__)
-    static const char *const name[] = { "avx2", "avx512", "plain" };
+    static const char *const name[] = { "avx2", "avx512", "avx512bf16", "plain" };
 #else
-    static const char *const name[] = { "avx2", "avx512" };
+    static const char *const name[] = { "avx2", "avx512", "avx512bf16" };
 #endif
     Case s = make_case(77, 83, 700, true, false, 2, GEMM_ADD);
     float *want = NULL;
@@ -334,7 +334,7 @@ static void test_all_stored(void) {
 }
 
 int main(void) {
-    static const char *const level[] = { "plain", "avx2", "avx512", "neon" };
+    static const char *const level[] = { "plain", "avx2", "avx512", "avx512bf16", "neon" };
     for (size_t i = 0; i < COUNT(level); i++) {
         if (!matmul_choose(level[i])) continue;
         for (int flags = 0; flags <= (gemm_has_bf16() ? GEMM_BF16 : 0); flags += GEMM_BF16) {
