@@ -16,6 +16,8 @@ CC := cc
 endif
 PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
+CROSS ?= aarch64-linux-gnu-gcc
+NEON := -O2 -march=armv8-a
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
@@ -45,7 +47,7 @@ endif
 PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
-CPU := quants matmul gemm $(basename $(wildcard cpu/*.c))
+CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
 run_parts := $(CPU) tokenizer
 train_main := train
 train_parts := run $(CPU) tokenizer
@@ -100,9 +102,11 @@ endef
 
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+build/neon/%: override CC := $(CROSS)
+$(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train fixtures \
-        mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -149,11 +153,23 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
 
+build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	build/bench_attention
+
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py
+
+build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
+	$(PYTHON) bench/speculate.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

@@ -24,46 +24,36 @@
  *           7 chat, 8 perplexity and dumps, 9 command line.
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
-#include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
-#include "lora.h"      /* Lora, lora_open, lora_find */
-#include "json.h"      /* json strings for --logprobs */
-#include <time.h>      /* time: the default seed */
+#include "opencoder.h"  /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "attention.h"  /* KvCache, attention, swiglu */
+#include "lora.h"       /* Lora, lora_open, lora_find */
+#include "speculate.h"  /* Speculation: several tokens from one pass */
+#include "json.h"       /* json strings for --logprobs */
+#include "perplexity.h" /* argmax, score_text, dump_watch */
+#include <time.h>       /* time: the default seed */
 #ifdef _OPENMP
-#include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
+#include <omp.h> /* omp_set_num_threads */
 #endif
 
 /* ------------------------------------------------------------------------------------------------
- * 1. Engine state: buffers for one batch of n rows, and the cache of keys and values
- *
- * cache: [layer][sequence][kv head][position][D], float32. The keys of one head are consecutive in
- *   memory, because attention reads them so: one query against all positions. */
+ * 1. Engine state: buffers for one batch of n rows, and the cache of keys and values */
 
 struct Engine {
     const Model *model;
     EngineOptions opt;
-    int n_threads;
+    KvCache *cache;
     float *x;             /* (n, C) the residual stream */
     float *normed;        /* (n, C) */
     float *q, *attn_out;  /* (n, H D) */
     float *k, *v;         /* (n, K D) */
     float *gate, *up;     /* (n, F) */
     float *cosine, *sine; /* (n, D / 2) of the RoPE angles */
-    float *scores;        /* (threads, n_ctx) */
     float *logits;        /* (wanted, V) */
-    float *keys, *values; /* the cache */
     float *low, *delta;   /* (n, rank), (n, rows): A x and B A x of an adapter */
 };
 
 static float *new_floats(size_t n, const char *what) { return xcalloc(n, sizeof(float), what); }
 
-static size_t cache_floats(const Engine *e) {
-    const Config *c = &e->model->config;
-    return (size_t)c->n_layers * (size_t)e->opt.n_seq * (size_t)c->n_kv_heads *
-           (size_t)e->opt.n_ctx * (size_t)c->head_dim;
-}
-
-/* calloc gives pages that exist only once they are written, so a large context costs nothing until
- * it is used. */
 static Engine *engine_open(const Model *m, const EngineOptions *o) {
     const Config *c = &m->config;
     Engine *e = xcalloc(1, sizeof *e, "engine");
@@ -71,7 +61,7 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     e->model = m;
     e->opt = *o;
-    e->n_threads = thread_count();
+    e->cache = cache_open(c, o->n_ctx, o->n_seq, o->cache);
     e->x = new_floats(n * (size_t)c->dim, "residual stream");
     e->normed = new_floats(n * (size_t)c->dim, "normed");
     e->q = new_floats(n * q_dim, "queries");
@@ -82,27 +72,17 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     e->up = new_floats(n * (size_t)c->hidden_dim, "feed-forward up");
     e->cosine = new_floats(n * (size_t)c->head_dim / 2, "rope");
     e->sine = new_floats(n * (size_t)c->head_dim / 2, "rope");
-    e->scores = new_floats((size_t)e->n_threads * (size_t)o->n_ctx, "attention scores");
-    e->keys = new_floats(cache_floats(e), "key cache; a smaller context (-c) needs less");
-    e->values = new_floats(cache_floats(e), "value cache; a smaller context (-c) needs less");
     e->low = new_floats(o->lora ? n * (size_t)o->lora->max_rank : 0, "adapter");
     e->delta = new_floats(o->lora ? n * (size_t)o->lora->max_rows : 0, "adapter");
     return e;
 }
 
 static void engine_close(Engine *e) {
-    float *all[] = { e->x,    e->normed, e->q,      e->attn_out, e->k,      e->v,
-                     e->gate, e->up,     e->cosine, e->sine,     e->scores, e->logits,
-                     e->keys, e->values, e->low,    e->delta };
+    float *all[] = { e->x,  e->normed, e->q,    e->attn_out, e->k,   e->v,    e->gate,
+                     e->up, e->cosine, e->sine, e->logits,   e->low, e->delta };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    cache_close(e->cache);
     free(e);
-}
-
-/* Where the keys (or values) of one head of one sequence begin, (n_ctx, D). */
-static float *cache_head(float *cache, const Engine *e, int layer, int seq, int kv_head) {
-    const Config *c = &e->model->config;
-    size_t head = ((size_t)layer * (size_t)e->opt.n_seq + (size_t)seq) * (size_t)c->n_kv_heads;
-    return cache + (head + (size_t)kv_head) * (size_t)e->opt.n_ctx * (size_t)c->head_dim;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -168,72 +148,30 @@ static void rope(float *v, const float *cosine, const float *sine, int n_heads, 
         }
 }
 
-/* One head of one query (D) over positions 0..pos of its sequence: out (D) = softmax(q K /
- * sqrt(D)) V with K, V (pos + 1, D). scores is scratch for n_ctx numbers. Vaswani et al.,
- * arXiv:1706.03762. */
-static void attention_head(float *out, const float *q, const float *keys, const float *values,
-                           int pos, int head_dim, float *scores) {
-    size_t d = (size_t)head_dim;
-    float scale = 1 / sqrtf((float)head_dim);
-    for (int u = 0; u <= pos; u++) scores[u] = dot(q, keys + (size_t)u * d, head_dim) * scale;
-    softmax(scores, pos + 1);
-    memset(out, 0, d * sizeof *out);
-    for (int u = 0; u <= pos; u++) {
-        const float *v = values + (size_t)u * d;
-        for (int i = 0; i < head_dim; i++) out[i] += scores[u] * v[i];
-    }
-}
-
-/* All heads of all rows; query heads share kv heads (GQA, arXiv:2305.13245):
- *
- *   H = 4 query heads, K = 2 kv heads          q0 q1 | q2 q3
- *                                                \ /     \ /
- *   head h reads kv head h / (H / K)              k0      k1                                     */
-static void attention(Engine *e, const Batch *b, int layer) {
-    const Config *c = &e->model->config;
-    int n_heads = c->n_heads, head_dim = c->head_dim, shared = c->n_heads / c->n_kv_heads;
-    int n_threads = thread_count() < e->n_threads ? thread_count() : e->n_threads;
-    (void)n_threads; /* read by the pragma alone: no more threads than rows of scores */
-#pragma omp parallel for schedule(dynamic, 4) num_threads(n_threads)
-    for (int job = 0; job < b->n * n_heads; job++) {
-        int i = job / n_heads, h = job % n_heads, thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
-        size_t at = ((size_t)i * (size_t)n_heads + (size_t)h) * (size_t)head_dim;
-        attention_head(e->attn_out + at, e->q + at,
-                       cache_head(e->keys, e, layer, b->seq[i], h / shared),
-                       cache_head(e->values, e, layer, b->seq[i], h / shared), b->pos[i], head_dim,
-                       e->scores + (size_t)thread * (size_t)e->opt.n_ctx);
-    }
-}
-
-/* Copies row i's keys and values, (K, D), to their position in the cache. */
-static void cache_store(Engine *e, const Batch *b, int layer, int i) {
-    const Config *c = &e->model->config;
-    size_t d = (size_t)c->head_dim, row = (size_t)i * (size_t)c->n_kv_heads * d;
-    for (int h = 0; h < c->n_kv_heads; h++) {
-        size_t at = (size_t)b->pos[i] * d, from = row + (size_t)h * d;
-        memcpy(cache_head(e->keys, e, layer, b->seq[i], h) + at, e->k + from, d * sizeof(float));
-        memcpy(cache_head(e->values, e, layer, b->seq[i], h) + at, e->v + from, d * sizeof(float));
-    }
-}
-
-/* gate_i = silu(gate_i) up_i with silu(g) = g / (1 + e^-g)      (n). SwiGLU, arXiv:2002.05202. */
-static void swiglu(float *gate, const float *up, size_t n) {
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
-}
-
 /* x += y      (n) */
 static void add(float *x, const float *y, size_t n) {
+#pragma omp parallel for schedule(static) if (n > 16384)
     for (size_t i = 0; i < n; i++) x[i] += y[i];
 }
 
 static void rmsnorm_rows(float *y, const float *x, const Tensor *w, int n, const Config *c) {
+#pragma omp parallel for schedule(static) if (n > 1)
     for (int i = 0; i < n; i++) {
         size_t row = (size_t)i * (size_t)c->dim;
         rmsnorm(y + row, x + row, (const float *)(const void *)w->data, c->dim, c->norm_eps);
+    }
+}
+
+/* Turns the queries and keys of all rows. */
+static void rope_rows(Engine *e, int n, const Config *c) {
+    size_t half = (size_t)c->head_dim / 2;
+#pragma omp parallel for schedule(static) if (n > 1)
+    for (int i = 0; i < n; i++) {
+        const float *cosine = e->cosine + (size_t)i * half, *sine = e->sine + (size_t)i * half;
+        size_t q_row = (size_t)i * 2 * half * (size_t)c->n_heads;
+        size_t k_row = (size_t)i * 2 * half * (size_t)c->n_kv_heads;
+        rope(e->q + q_row, cosine, sine, c->n_heads, c->head_dim);
+        rope(e->k + k_row, cosine, sine, c->n_kv_heads, c->head_dim);
     }
 }
 
@@ -251,7 +189,8 @@ static void watch(const Engine *e, const char *name, int layer, const float *dat
     if (e->opt.watch) e->opt.watch(e->opt.watch_arg, name, layer, data, n, cols);
 }
 
-/* x (n, C) += attention(rmsnorm(x)) */
+/* x (n, C) += wo attention(rmsnorm(x)), where the attention of a row and head, with the keys and
+ * values K, V of its sequence up to the row itself, is softmax(q K^T / sqrt(D)) V. */
 static void attention_block(Engine *e, const Batch *b, int layer) {
     const Config *c = &e->model->config;
     const Weights *w = &e->model->weights;
@@ -261,17 +200,11 @@ static void attention_block(Engine *e, const Batch *b, int layer) {
     linear(e, e->q, e->normed, &w->wq[layer], n);
     linear(e, e->k, e->normed, &w->wk[layer], n);
     linear(e, e->v, e->normed, &w->wv[layer], n);
-    for (int i = 0; i < n; i++) {
-        const float *cosine = e->cosine + (size_t)i * (size_t)c->head_dim / 2;
-        const float *sine = e->sine + (size_t)i * (size_t)c->head_dim / 2;
-        rope(e->q + (size_t)i * (size_t)q_dim, cosine, sine, c->n_heads, c->head_dim);
-        rope(e->k + (size_t)i * (size_t)kv_dim, cosine, sine, c->n_kv_heads, c->head_dim);
-        cache_store(e, b, layer, i);
-    }
+    rope_rows(e, n, c);
     watch(e, "q", layer, e->q, n, q_dim);
     watch(e, "k", layer, e->k, n, kv_dim);
     watch(e, "v", layer, e->v, n, kv_dim);
-    attention(e, b, layer);
+    attention(e->cache, layer, b, e->attn_out, e->q, e->k, e->v);
     watch(e, "attn_out", layer, e->attn_out, n, q_dim);
     linear(e, e->normed, e->attn_out, &w->wo[layer], n);
     add(e->x, e->normed, (size_t)n * (size_t)c->dim);
@@ -309,6 +242,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
     size_t dim = (size_t)c->dim, half = (size_t)c->head_dim / 2;
     int wanted = 0;
     check_batch(e, b);
+#pragma omp parallel for schedule(static) if (b->n > 1)
     for (int i = 0; i < b->n; i++) {
         const Tensor *t = w->tok_emb;
         const uint8_t *row = t->data + (size_t)b->token[i] * row_bytes(t->type, dim);
@@ -334,20 +268,13 @@ static float *engine_forward(Engine *e, const Batch *b) {
     return e->logits;
 }
 
-/* Nothing to undo: attention reads positions 0..pos only, and what follows is written again. */
+/* Nothing to undo: attention uses positions 0..pos only, and what follows is written again. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
 const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close };
 
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
-
-static int argmax(const float *x, int n) {
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
 
 typedef struct {
     float p;
@@ -480,14 +407,19 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump, *lora;
-    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *against,
+        *dump, *lora, *draft;
+    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
-    bool exact, no_echo, no_special, verify, quiet;
+    bool exact, no_echo, no_special, verify, quiet, speculate_always;
     TextList stop;
-} opt = {
-    .mode = "generate", .n_new = 256, .batch = 64, .seed = -1, .top_p = 0.9, .repeat_penalty = 1
-};
+} opt = { .mode = "generate",
+          .n_new = 256,
+          .batch = 64,
+          .seed = -1,
+          .top_p = 0.9,
+          .repeat_penalty = 1,
+          .speculate = 16 };
 
 typedef struct {
     Model *model;
@@ -496,7 +428,9 @@ typedef struct {
     Engine *engine;
     Lora lora;
     Sampler sampler;
-    int n_ctx, n_batch, pos;                 /* pos: tokens of the sequence so far */
+    Speculation speculation;
+    Model draft;             /* --draft; its weights are mapped only if opt.draft is set */
+    int n_ctx, n_batch, pos; /* pos: tokens of the sequence so far */
     size_t n_prompt, n_generated, n_decoded; /* n_decoded: generated tokens that were fed again */
     double prompt_seconds, seconds;
 } Session;
@@ -517,6 +451,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
         }
         Batch b = { k, token + done, seq, pos, want };
         logits = s->backend->forward(s->engine, &b);
+        spec_prompt(&s->speculation, token + done, s->pos, k);
         if (all) memcpy(all + done * vocab, logits, (size_t)k * vocab * sizeof *all);
         s->pos += k;
         done += (size_t)k;
@@ -528,12 +463,8 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
     return logits;
 }
 
-/* A logit that is not finite says that the weights or the arithmetic are broken. */
 static void check_logits(const Session *s, const float *logits) {
-    for (int i = 0; i < s->model->config.vocab_size; i++)
-        if (!isfinite(logits[i]))
-            die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
-                s->model->path, i, s->pos - 1, (double)logits[i]);
+    check_finite(s->model, logits, s->pos - 1);
 }
 
 /* Rows of the embedding without a token, or with an unused one, are never chosen. */
@@ -605,8 +536,8 @@ static int generate(Session *s, float *logits, TextOut *out) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
             break;
         }
-        if (made && !(logits = feed(s, &id, 1, NULL))) break; /* Ctrl-C came first */
-        s->n_decoded += made > 0;
+        size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
+        if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
         check_logits(s, logits);
         mask_unused(s, logits);
@@ -630,27 +561,33 @@ static int generate(Session *s, float *logits, TextOut *out) {
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
  * read, plus the cache at the present position. */
-static double bytes_per_token(const Session *s) {
-    const Config *c = &s->model->config;
+static double bytes_per_token(const Model *m, int pos) {
+    const Config *c = &m->config;
     double bytes = 0;
     int n;
     TensorSpec *specs = tensor_specs(c, &n);
     for (int i = 0; i < n; i++) {
         bool embedding = !strcmp(specs[i].name, "token_embd.weight");
         if (!embedding || c->tied)
-            bytes += (double)tensor_bytes(gguf_tensor(&s->model->gguf, specs[i].name));
+            bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * s->pos;
+    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * pos;
 }
 
 static void print_rates(const Session *s) {
     if (opt.quiet) return;
-    double rate = s->seconds > 0 ? (double)s->n_decoded / s->seconds : 0;
+    const Speculation *p = &s->speculation;
+    double per_second = s->seconds > 0 ? 1 / s->seconds : 0;
+    double bytes = (double)p->passes * bytes_per_token(s->model, s->pos);
+    if (opt.draft) bytes += (double)p->draft.passes * bytes_per_token(&s->draft, s->pos);
+    if (p->proposed)
+        fprintf(stderr, "speculation: %zu proposed, %zu accepted, %.2f tokens a pass\n",
+                p->proposed, p->accepted, (double)s->n_decoded / (double)p->passes);
     if (s->sampler.temperature > 0) fprintf(stderr, "seed %lld\n", (long long)opt.seed);
     fprintf(stderr, "prompt %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f GB/s\n",
             s->n_prompt, s->prompt_seconds > 0 ? (double)s->n_prompt / s->prompt_seconds : 0,
-            s->n_generated, rate, rate * bytes_per_token(s) * 1e-9);
+            s->n_generated, (double)s->n_decoded * per_second, bytes * per_second * 1e-9);
 }
 
 /* The logits after a whole prompt, which must fit into the context. Ctrl-C may cut it short. */
@@ -658,6 +595,7 @@ static float *feed_prompt(Session *s, const Ids *ids) {
     double start = now_seconds();
     int before = s->pos;
     float *logits = feed(s, ids->id, ids->n, NULL);
+    spec_prompt_end(&s->speculation, s->pos, (now_seconds() - start) / (double)ids->n);
     s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
     return logits;
@@ -802,106 +740,49 @@ static void run_chat(Session *s, const Buf *first) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 8. Perplexity and dumps */
+ * 8. Perplexity and dumps: perplexity.h, between the command line and the text */
 
-/* -log p(id) in nats from one row of logits. */
-static double surprise(const float *logits, int n_vocab, int id) {
-    double sum = 0;
-    float max = logits[argmax(logits, n_vocab)];
-    for (int i = 0; i < n_vocab; i++) sum += exp((double)(logits[i] - max));
-    return (double)max + log(sum) - (double)logits[id];
+/* Opens --against's model to predict the same windows, with float32 activations. */
+static Predictor open_base(Model *m, const Session *s) {
+    model_open(m, opt.against, opt.verify);
+    if (m->config.vocab_size != s->model->config.vocab_size)
+        die("--against %s: a vocabulary of %d, expected the model's %d", opt.against,
+            m->config.vocab_size, s->model->config.vocab_size);
+    if (s->n_ctx > m->config.max_ctx)
+        die_usage("-c: %d, expected at most %d, what %s was trained for", s->n_ctx,
+                  m->config.max_ctx, opt.against);
+    EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = true };
+    return (Predictor){ m, s->backend, s->backend->open(m, &o), s->n_ctx, s->n_batch };
 }
 
-static void print_perplexity(double nats, size_t tokens, size_t bytes) {
-    double mean = nats / (double)tokens, bits = bytes ? nats / log(2) / (double)bytes : 0;
-    printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
-           exp(mean), mean, bits, tokens, bytes);
-}
-
-/* Mean surprise of a text. Windows of n_ctx tokens advance by half their length and only the second
- * half counts (in the first window, all of it), so every token but the first is predicted once,
- * from at least n_ctx / 2 tokens where the text has them. */
 static void run_perplexity(Session *s, const Buf *text) {
     Ids ids = { 0 };
-    size_t n_vocab = (size_t)s->model->config.vocab_size, counted = 0;
-    double nats = 0;
+    Model other;
+    Predictor p = { s->model, s->backend, s->engine, s->n_ctx, s->n_batch }, base = { 0 };
     tokenizer_encode_prompt(s->tokenizer, text->data, text->n, false, &ids);
     if (ids.n < 2) die("%s: %zu tokens, expected at least 2", opt.perplexity, ids.n);
     if (s->n_ctx < 2) die_usage("-c: %d, expected at least 2 for --perplexity", s->n_ctx);
+    if (opt.against) base = open_base(&other, s);
+    Score score = score_text(&p, opt.against ? &base : NULL, ids.id, ids.n, &interrupted,
+                             !opt.quiet && isatty(2));
     /* The first token is predicted only if BOS stands before it; else its bytes do not count. */
     size_t skipped =
         s->model->vocab.add_bos ? 0 : tokenizer_piece(s->tokenizer, ids.id[0], false).n;
-    float *logits = xcalloc((size_t)s->n_batch * n_vocab, sizeof *logits, "logits");
-    size_t half = (size_t)s->n_ctx / 2 ? (size_t)s->n_ctx / 2 : 1;
-    for (size_t start = 0, done = 1; done < ids.n && !interrupted; start += half) {
-        size_t end = start + (size_t)s->n_ctx < ids.n ? start + (size_t)s->n_ctx : ids.n;
-        s->backend->cut(s->engine, 0, s->pos = 0);
-        for (size_t i = start; i < end; i += (size_t)s->n_batch) {
-            size_t n = end - i < (size_t)s->n_batch ? end - i : (size_t)s->n_batch;
-            feed(s, ids.id + i, n, logits);
-            for (size_t j = i; !interrupted && j < i + n && j + 1 < ids.n; j++) {
-                check_logits(s, logits + (j - i) * n_vocab);
-                if (j + 1 < done || j + 1 >= end) continue;
-                nats += surprise(logits + (j - i) * n_vocab, (int)n_vocab, ids.id[j + 1]);
-                counted++;
-            }
-        }
-        done = end;
-        if (!opt.quiet && isatty(2)) fprintf(stderr, "\r%zu of %zu tokens", done, ids.n);
-    }
-    if (!opt.quiet && isatty(2)) fputs("\n", stderr);
-    if (!interrupted) print_perplexity(nats, counted, text->n - skipped);
-    free(logits);
+    if (!interrupted) print_score(&score, text->n - skipped);
+    if (!interrupted && opt.against) print_score_against(&score, opt.against);
+    if (opt.against) base.backend->close(base.engine), model_close(&other);
     free(ids.id);
-}
-
-/* Everything the forward pass of the prompt computes, as tensors of one GGUF file: blk.N.NAME, or
- * NAME for what is outside the layers. */
-typedef struct {
-    char name[64];
-    float *data;
-    int rows, cols;
-} Dumped;
-typedef struct {
-    Dumped *item;
-    size_t n;
-} Dump;
-
-static void dump_watch(void *arg, const char *name, int layer, const float *data, int rows,
-                       int cols) {
-    Dump *d = arg;
-    size_t bytes = (size_t)rows * (size_t)cols * sizeof *data;
-    d->item = xrealloc(d->item, d->n + 1, sizeof *d->item, "activations");
-    Dumped *item = &d->item[d->n++];
-    if (layer < 0)
-        snprintf(item->name, sizeof item->name, "%s", name);
-    else
-        snprintf(item->name, sizeof item->name, "blk.%d.%s", layer, name);
-    item->data = memcpy(xcalloc(bytes, 1, "activations"), data, bytes);
-    item->rows = rows;
-    item->cols = cols;
 }
 
 static void run_dump(Session *s, const Buf *prompt, Dump *d) {
     Ids ids = { 0 };
-    GgufWriter w = { 0 };
     tokenizer_encode_prompt(s->tokenizer, prompt->data, prompt->n, !opt.no_special, &ids);
     if (ids.n == 0 || ids.n > (size_t)s->n_batch)
         die_usage("--dump-activations: a prompt of %zu tokens, expected 1 to %d; see -b", ids.n,
                   s->n_batch);
     feed_prompt(s, &ids);
     if (interrupted) die("--dump-activations: interrupted, expected the whole prompt");
-    gguf_put_str(&w, "general.architecture", str_of("activations"));
-    gguf_put_array(&w, "tokens", GV_I32, ids.n, ids.id);
-    for (size_t i = 0; i < d->n; i++)
-        gguf_add(&w, d->item[i].name, T_F32, d->item[i].rows, d->item[i].cols);
-    gguf_begin(&w, opt.dump);
-    for (size_t i = 0; i < d->n; i++) {
-        gguf_write(&w, d->item[i].data, (size_t)d->item[i].rows * (size_t)d->item[i].cols * 4);
-        free(d->item[i].data);
-    }
-    gguf_end(&w);
-    free(d->item);
+    dump_write(d, opt.dump, ids.id, ids.n);
     free(ids.id);
 }
 
@@ -945,8 +826,14 @@ static const Option options[] = {
     { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.lora, 0, 0, "apply an adapter to the model" },
     { 0, "lora-scale", NULL, "X", OPT_FLOAT, &opt.lora_scale, -1000, 1000,
       "apply it X times; 0: not at all" },
+    { 0, "speculate", NULL, "N", OPT_INT, &opt.speculate, 0, SPEC_MOST,
+      "guess up to N tokens ahead where it pays: same text, sooner; 0: never" },
+    { 0, "speculate-always", NULL, NULL, OPT_FLAG, &opt.speculate_always, 0, 0,
+      "guess whether it pays or not" },
+    { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
+      "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
     { 0, "no-echo", "no-display-prompt", NULL, OPT_FLAG, &opt.no_echo, 0, 0,
@@ -957,6 +844,8 @@ static const Option options[] = {
       "JSON lines: each token and the N likeliest" },
     { 0, "perplexity", NULL, "FILE", OPT_TEXT, &opt.perplexity, 0, 0,
       "how well the model predicts a text" },
+    { 0, "against", NULL, "BASE", OPT_TEXT, &opt.against, 0, 0,
+      "and how far from what the model BASE predicts" },
     { 0, "dump-activations", NULL, "FILE", OPT_TEXT, &opt.dump, 0, 0,
       "write all intermediate results as GGUF" },
     { 0, "verify", NULL, NULL, OPT_FLAG, &opt.verify, 0, 0,
@@ -1029,10 +918,19 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
     s->backend = &cpu_engine;
     s->engine = s->backend->open(m, &o);
+    spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
+    s->speculation.most = (int)opt.speculate;
+    s->speculation.always = opt.speculate_always;
+    s->speculation.draft.interrupted = &interrupted;
+    if (opt.draft) {
+        model_open(&s->draft, opt.draft, opt.verify);
+        draft_open(&s->speculation.draft, &s->draft, &m->vocab, s->backend, &o);
+    }
     if (opt.seed < 0) opt.seed = (int64_t)time(NULL);
     s->sampler = (Sampler){ .temperature = (float)opt.temperature,
                             .top_p = (float)opt.top_p,
@@ -1043,6 +941,8 @@ static void session_open(Session *s, Model *m, Dump *dump) {
 }
 
 static void session_close(Session *s) {
+    spec_close(&s->speculation);
+    if (opt.draft) model_close(&s->draft);
     s->backend->close(s->engine);
     tokenizer_free(s->tokenizer);
     lora_free(&s->lora);
@@ -1078,13 +978,12 @@ int main(int argc, char **argv) {
         die_usage("-m: '%s', expected generate or chat", opt.mode);
     if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
         die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
+    if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
+    if (opt.against && !opt.perplexity) die_usage("--against without --perplexity, expected both");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
-    if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512, "
-                  "avx512bf16",
-                  opt.cpu);
+    if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

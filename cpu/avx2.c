@@ -22,7 +22,9 @@ INLINE void v_store(float *p, V a) { _mm256_storeu_ps(p, a); }
 INLINE V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 INLINE V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
 INLINE V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+INLINE V v_div(V a, V b) { return _mm256_div_ps(a, b); }
 INLINE V v_max(V a, V b) { return _mm256_max_ps(a, b); }
+INLINE V v_min(V a, V b) { return _mm256_min_ps(a, b); }
 INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE V v_round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
@@ -86,11 +88,14 @@ INLINE void v_turn(V r[8]) {
  * matmul */
 
 enum { DOT_TOKENS = 3 };
-#include "floats.h" /* float_dots, float_pack */
+#include "floats.h"    /* float_dots, float_pack */
+#include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
 
 /* ------------------------------------------------------------------------------------------------
- * gemm */
-#include "tile.h" /* TILE */
+ * attention, gemm */
+
+#include "attend.h" /* attend, exp_all, swiglu */
+#include "tile.h"   /* TILE */
 
 TILE(avx2, 6, 8, 1, v_fma)
 
@@ -129,10 +134,14 @@ const Kernels kernels_avx2 = { .name = "avx2",
                                .here = avx2_here,
                                .float_dots = float_dots,
                                .float_pack = float_pack,
-                               .int8_group = int8_group_plain,
+                               .int8_rows = int8_rows_avx2,
+                               .panels = PANELS_AVX2,
                                .tile = { 6, 16, tile_avx2, 8, 8, chains_avx2 },
                                .turn = turn_avx2,
-                               .copy = copy_avx2 };
+                               .copy = copy_avx2,
+                               .attend = attend,
+                               .exp_all = exp_all,
+                               .swiglu = swiglu };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

@@ -33,7 +33,9 @@ INLINE void v_store(float *p, V a) { memcpy(p, &a, sizeof a); }
 INLINE V v_add(V a, V b) { return a + b; }
 INLINE V v_sub(V a, V b) { return a - b; }
 INLINE V v_mul(V a, V b) { return a * b; }
+INLINE V v_div(V a, V b) { return a / b; }
 INLINE V v_max(V a, V b) { EACH_LANE(a[l] > b[l] ? a[l] : b[l]); }
+INLINE V v_min(V a, V b) { EACH_LANE(a[l] < b[l] ? a[l] : b[l]); }
 INLINE V v_fma(V a, V b, V c) { EACH_LANE(MULTIPLY_ADD(a[l], b[l], c[l])); }
 INLINE V v_round(V a) { EACH_LANE(rintf(a[l])); }
 INLINE V v_pow2(V n) { EACH_LANE(bits_to_float((uint32_t)((int)n[l] + 127) << 23)); }
@@ -66,34 +68,49 @@ INLINE float v_fold_max(V a) {
     return a[0];
 }
 
+#include "attend.h" /* attend, exp_all, swiglu */
+
 /* ------------------------------------------------------------------------------------------------
  * 2. matmul */
 
 enum { DOT_TOKENS = 2 };
 #include "floats.h" /* float_dots, float_pack */
 
-/* Int8 path, rows of 32-blocks: the sum over blocks of
- * dx (d sum (code - offset) (q - 128)  +  m sum (q - 128)), inner sums in integers. */
-static void int8_row_plain(const Group *g, const Rounded *x, int r) {
-    size_t bytes = (size_t)type_info(g->type)->bytes;
-    int offset = code_offset(g->type);
-    for (int t = 0; t < g->n; t++) g->y[(size_t)t * g->y_stride + (size_t)r] = 0;
-    for (size_t b = 0; b < (size_t)g->cols / 32; b++) {
-        uint8_t code[32];
-        float d, m;
-        unpack_block(code, &d, &m, g->row[r] + b * bytes, g->type);
-        for (int t = 0; t < g->n; t++) {
-            const uint8_t *q = x->q + (size_t)t * x->padded + 32 * b;
-            int dot = 0, sum = 0;
-            for (int i = 0; i < 32; i++)
-                dot += (code[i] - offset) * (q[i] - 128), sum += q[i] - 128;
-            float dx = x->d[(size_t)t * x->padded / 32 + b];
-            g->y[(size_t)t * g->y_stride + (size_t)r] += dx * (d * (float)dot + m * (float)sum);
-        }
+enum { BUNCH = 16 }; /* tokens that meet a superblock of a row while it is unpacked */
+
+/* Int8 path: a superblock of a row comes apart once and meets all tokens of a bunch. */
+static void int8_row_plain(float *y, size_t y_stride, const Rounded *x, const uint8_t *row,
+                           uint32_t type, int cols, int t0, int n) {
+    float acc[BUNCH][8] = { { 0 } };
+    const size_t in_super = (size_t)type_info(type)->block, bytes = (size_t)type_info(type)->bytes;
+    for (size_t k0 = 0; k0 < (size_t)cols; k0 += SUPER) {
+        int16_t code[SUPER];
+        float d[8], m[8];
+        size_t n_blocks = (size_t)cols - k0 < SUPER ? ((size_t)cols - k0) / 32 : 8;
+        for (size_t k = 0; k < 32 * n_blocks; k += in_super, row += bytes)
+            unpack_block(code + k, d + k / 32, m + k / 32, row, type);
+        for (int t = 0; t < n; t++)
+            for (size_t j = 0; j < n_blocks; j++) {
+                size_t at = (size_t)(t0 + t) * x->padded + k0 + 32 * j;
+                int dot = 0;
+                for (size_t i = 0; i < 32; i++) dot += code[32 * j + i] * x->q[at + i];
+                acc[t][j] = MULTIPLY_ADD((float)dot, d[j] * x->d[at / 32], acc[t][j]);
+                if (has_min(type)) acc[t][j] = MULTIPLY_ADD(m[j], x->s[at / 32], acc[t][j]);
+            }
+    }
+    for (int t = 0; t < n; t++) {
+        for (int half = 4; half; half /= 2)
+            for (int l = 0; l < half; l++) acc[t][l] += acc[t][l + half];
+        y[(size_t)(t0 + t) * y_stride] = acc[t][0];
     }
 }
-void int8_group_plain(const Group *g, const Rounded *x) {
-    for (int r = 0; r < g->n_rows; r++) int8_row_plain(g, x, r);
+void int8_rows_plain(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, uint32_t type,
+                     int rows, int cols) {
+    size_t bytes = row_bytes(type, (size_t)cols);
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < x->n; t += BUNCH)
+            int8_row_plain(y + r, y_stride, x, w + (size_t)r * bytes, type, cols, t,
+                           x->n - t < BUNCH ? x->n - t : BUNCH);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -120,7 +137,10 @@ const Kernels kernels_plain = { .name = "plain",
                                 .here = plain_here,
                                 .float_dots = float_dots,
                                 .float_pack = float_pack,
-                                .int8_group = int8_group_plain,
+                                .int8_rows = int8_rows_plain,
                                 .tile = { 4, 16, tile_plain, 8, 8, chains_plain },
                                 .turn = turn_plain,
-                                .copy = copy_plain };
+                                .copy = copy_plain,
+                                .attend = attend,
+                                .exp_all = exp_all,
+                                .swiglu = swiglu };
