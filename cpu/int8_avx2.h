@@ -14,7 +14,11 @@
  * rows are words, s (q - 32) or w. Test: tests/test_format.c. Measure: make bench-matmul. */
 
 /* Bytes to fetch ahead of their use: the hardware's own prefetch stops at each page. */
-enum { AHEAD_INT8 = 1024 };
+enum { AHEAD_INT8 = 4096 };
+
+/* Says that v is a register from here on. Else gcc reads weights again for each token, and, because
+ * the order of integers does not matter, makes all products first and adds them from memory. */
+#define PIN(v) __asm__("" : "+x"(v))
 
 static inline bool words_avx2(uint32_t type) {
     return type == T_Q8_0 || type == T_IQ4_NL || type == T_Q6_K;
@@ -134,23 +138,27 @@ INLINE size_t super_bytes(const uint32_t type) { return row_bytes(type, SUPER); 
 /* ------------------------------------------------------------------------------------------------
  * 2. Rows as stored, for one token or a few: eight blocks become a vector of eight dot products */
 
-/* (a0+a1, a2+a3, b0+b1, b2+b3) twice, in 32 bits: the sums of 4 vectors' halves lie side by side;
- * then halves are added: lane j of the result is the sum of v[j]'s eight lanes. */
-INLINE __m256i sum_lanes(const __m256i v[8]) {
-    __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                            _mm256_permute2x128_si256(a, b, 0x31));
+/* Two vectors become one of their sums: in each half of 128 bits the quarters of a (or pairs of
+ * quarters) added up, then those of b. vphaddd does the same in twice the time. */
+INLINE __m256i merge(__m256i a, __m256i b, const bool words) {
+    __m256i low = _mm256_unpacklo_epi64(a, b), high = _mm256_unpackhi_epi64(a, b);
+    return words ? _mm256_add_epi16(low, high) : _mm256_add_epi32(low, high);
 }
-/* The same for vectors of 16 words: two steps in 16 bits, the last in 32. */
-INLINE __m256i sum_words(const __m256i v[8]) {
+INLINE __m256i merge_pairs(__m256i ab, __m256i cd, const bool words) {
+    __m256 a = _mm256_castsi256_ps(ab), c = _mm256_castsi256_ps(cd);
+    __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88));
+    __m256i odd = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
+    return words ? _mm256_add_epi16(even, odd) : _mm256_add_epi32(even, odd);
+}
+
+/* Lane j of the result is the sum of v[j], 8 numbers of 32 bits or 16 words; of words, 8 are added
+ * up in 16 bits, then two such sums in 32. */
+INLINE __m256i sum_each(const __m256i v[8], const bool words) {
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i a = _mm256_hadd_epi16(_mm256_hadd_epi16(v[0], v[1]), _mm256_hadd_epi16(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi16(_mm256_hadd_epi16(v[4], v[5]), _mm256_hadd_epi16(v[6], v[7]));
-    a = _mm256_madd_epi16(a, ones);
-    b = _mm256_madd_epi16(b, ones);
-    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                            _mm256_permute2x128_si256(a, b, 0x31));
+    __m256i a = merge_pairs(merge(v[0], v[1], words), merge(v[2], v[3], words), words);
+    __m256i b = merge_pairs(merge(v[4], v[5], words), merge(v[6], v[7], words), words);
+    if (words) a = _mm256_madd_epi16(a, ones), b = _mm256_madd_epi16(b, ones);
+    return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xf0), _mm256_permute2x128_si256(a, b, 0x21));
 }
 
 /* The integer products of eight blocks with x: q of 256 numbers and the 16 sums of its halves. */
@@ -168,12 +176,12 @@ INLINE __m256i dots_avx2(const Codes *c, const int8_t *q, const int16_t *half,
         }
         if (type == T_Q6_K) v[j] = _mm256_madd_epi16(v[j], spread_scale(c->scale, j));
     }
-    if (type == T_Q8_0 || type == T_IQ4_NL) return sum_lanes(v);
+    if (type == T_Q8_0 || type == T_IQ4_NL) return sum_each(v, false);
     if (type == T_Q6_K) {
         __m256i less = _mm256_madd_epi16(_mm256_cvtepi8_epi16(c->natural), load_avx2(half));
-        return _mm256_sub_epi32(sum_lanes(v), _mm256_slli_epi32(less, 5));
+        return _mm256_sub_epi32(sum_each(v, false), _mm256_slli_epi32(less, 5));
     }
-    __m256i sum = sum_words(v);
+    __m256i sum = sum_each(v, true);
     if (type != T_Q4_0 && type != T_Q5_0) return sum;
     const __m256i offset = _mm256_set1_epi16(type == T_Q4_0 ? 8 : 16);
     return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_avx2(half), offset));
@@ -356,6 +364,8 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
     }
     UNROLL for (size_t s = 0; s < steps; s++, w += 4 * PANEL_ROWS) {
         __m256i w0 = load_avx2(w), w1 = load_avx2(w + 32);
+        PIN(w0);
+        PIN(w1);
         UNROLL for (int t = 0; t < PANEL_TOKENS; t++, x += 4) {
             __m256i q = broadcast_dword(x);
             if (words) {
@@ -365,6 +375,8 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
                 dot[0][t] = _mm256_add_epi16(dot[0][t], _mm256_maddubs_epi16(w0, q));
                 dot[1][t] = _mm256_add_epi16(dot[1][t], _mm256_maddubs_epi16(w1, q));
             }
+            PIN(dot[0][t]);
+            PIN(dot[1][t]);
         }
     }
     const __m256i ones = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16);
