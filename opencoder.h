@@ -633,6 +633,8 @@ typedef struct {
     void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
     void *watch_arg;
     const Lora *lora; /* NULL: the model as it is. It outlives the engine. */
+    bool cache_fp8;   /* cuda_engine: keys and values in 8 bits instead of bf16 */
+    bool quiet;       /* no progress on stderr */
 } EngineOptions;
 
 typedef struct {
@@ -644,7 +646,7 @@ typedef struct {
     void (*close)(Engine *e);
 } EngineBackend;
 
-extern const EngineBackend cpu_engine;
+extern const EngineBackend cpu_engine, cuda_engine;
 
 /* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer; main picks one. A batch is B
  * rows of T + 1 tokens: token t + 1 is the target of position t. Marks of shards.h: NO_LOSS on a
