@@ -44,14 +44,15 @@ endif
 PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
-run_parts := matmul tokenizer
+CPU := quants matmul gemm $(basename $(wildcard cpu/*.c))
+run_parts := $(CPU) tokenizer
 train_main := train
-train_parts := run matmul tokenizer
+train_parts := run $(CPU) tokenizer
 tokenizer_main := tokenizer
 tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
-convert_parts := $(EXPORT) matmul tokenizer
-test_parts := run train matmul tokenizer
+convert_parts := $(EXPORT) quants tokenizer
+test_parts := run train $(CPU) tokenizer
 
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
@@ -133,7 +134,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
 build/machine: bench/machine.c build/flags
 	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
@@ -141,13 +142,13 @@ build/machine: bench/machine.c build/flags
 bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
 
-build/bench_gemm: build/bench/gemm.o build/lib/matmul.o
+build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
 
-build/bench_train: build/bench/train_step.o build/lib/train.o build/lib/matmul.o
+build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's

@@ -15,7 +15,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CEILING = {
     "files.h": 700, "gguf.h": 700, "opencoder.h": 700, "json.h": 300, "tokenizer.c": 700,
-    "lora.h": 150, "matmul.c": 1200, "run.c": 1200, "train.c": 1500, "loader.h": 400,
+    "lora.h": 150, "matmul.c": 600, "quants.c": 400, "gemm.c": 400, "cpu/": 500,
+    "run.c": 1200, "train.c": 1500, "loader.h": 400,
     "svg.h": 150, "shards.h": 250, "checkpoint.h": 250, "progress.h": 250, "train_options.h": 300,
     "ranks.h": 100,
     "Makefile": 200, "export/": 500, "data/": 500,
@@ -74,8 +75,8 @@ def run_tool(program, *arguments):
 
 
 def main():
-    sources = tracked("*.c", "export/*.c", "data/*.c", "tests/*.c", "bench/*.c")
-    headers = tracked("*.h", "export/*.h", "data/*.h", "tests/*.h")
+    sources = tracked("*.c", "cpu/*.c", "export/*.c", "data/*.c", "tests/*.c", "bench/*.c")
+    headers = tracked("*.h", "cpu/*.h", "export/*.h", "data/*.h", "tests/*.h")
     scripts = tracked("Makefile", "tests/*.py", "bench/*.py", ".ci/*")
     written = [name for name in sources + headers if os.path.basename(name) not in GENERATED]
     wrong = [line for name in written + scripts for line in check_file(name)]

@@ -3,6 +3,7 @@
 the CSV, validation, checkpoints, plots, what is refused. The heart of it: a run that is killed at
 any moment and resumed ends with the bytes of one that was not; OC_KILLS says how often (3)."""
 
+import glob
 import math
 import os
 import random
@@ -600,7 +601,9 @@ def test_mpi():
         compiler, *flags = file.read().split()
     done = subprocess.run(
         ["mpicc", *flags, "-O1", "-DOC_MPI", "-o", binary, os.path.join(ROOT, "train.c"),
-         *(os.path.join(build, f"lib/{name}.o") for name in ("run", "matmul", "tokenizer")), "-lm"],
+         *(os.path.join(build, f"lib/{name}.o")
+           for name in ("run", "quants", "matmul", "gemm", "tokenizer")),
+         *glob.glob(os.path.join(build, "lib/cpu/*.o")), "-lm"],
         env={**os.environ, **({} if compiler == "mpicc" else {"OMPI_CC": compiler})},
         capture_output=True, text=True, timeout=100)
     if not check("builds with mpicc", done.returncode == 0, done.stderr[-500:]):

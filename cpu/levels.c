@@ -1,0 +1,59 @@
+/* levels.c: which instruction set is in use, how many threads, and the scratch memory that products
+ * share. */
+#include "kernels.h"
+#ifdef _OPENMP
+#include <omp.h> /* omp_get_thread_num, omp_get_max_threads */
+#endif
+
+static const Kernels *const levels[] = { /* best first */
+#if defined(__x86_64__) && defined(__GNUC__)
+                                         &kernels_avx512, &kernels_avx2,
+#endif
+                                         &kernels_plain
+};
+/* The one in use. Atomic, because gemm_here may be the first to ask for it, on several threads. */
+static const Kernels *_Atomic level;
+
+bool matmul_choose(const char *name) {
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (levels[i]->here() && (!name || !strcmp(name, levels[i]->name))) {
+            level = levels[i];
+            return true;
+        }
+    return false;
+}
+
+const Kernels *kernels(void) {
+    if (!level) matmul_choose(NULL);
+    return level;
+}
+
+const char *matmul_level(void) { return kernels()->name; }
+
+int thread_count(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+int thread_number(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+void *scratch(int slot, size_t bytes) {
+    static void *memory[4];
+    static size_t size[4];
+    if (bytes > size[slot]) {
+        free(memory[slot]);
+        memory[slot] = NULL;
+        if (posix_memalign(&memory[slot], 64, bytes))
+            die("matmul: out of memory for %zu bytes", bytes);
+        size[slot] = bytes;
+    }
+    return memory[slot];
+}
