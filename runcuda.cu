@@ -30,7 +30,7 @@
  * Sections: 1 weights, 2 engine state, 3 upload, 4 plain kernels, 5 attention, 6 products for few
  *   tokens, 7 forward for many, 8 forward for few, 9 the engine.
  * Test: tests/test_cuda.c, which runs all of this on a CPU against run.c. Speed: make bench-cuda. */
-#include "gpu.h"       /* CUDA, launch, to_float, mma_bf16, ... */
+#include "cuda/gpu.h"       /* CUDA, launch, to_float, mma_bf16, ... */
 #include "opencoder.h" /* Model, Batch, EngineBackend */
 #include "lora.h"      /* LoraPair, lora_find */
 
@@ -44,7 +44,7 @@
  *   q4: 64 bytes = 4 blocks:    thread 0 [0: 0..7][1: 0..7][2: 0..7][3: 0..7]  thread 1 [8..15] ...
  *       a byte holds number i (low half) and i + 4 of its 8; codes are signed: q - 8 */
 
-enum Kind { F32, F16, BF16, Q8, Q4 };
+enum Kind { F32, F16, BF16, Q8, Q4, FP8 }; /* FP8: of the cache alone */
 enum { UNIT = 8, STEP = 64 }; /* numbers handled at once; bytes of a row that 4 threads load */
 
 struct Weight {
@@ -61,7 +61,7 @@ __host__ __device__ static inline size_t code_bytes(int kind, int depth) {
 __host__ __device__ constexpr int step_numbers(int kind) {
     return kind == F32 ? 16 : kind == Q8 ? 64 : kind == Q4 ? 128 : 32;
 }
-__host__ __device__ static inline bool has_scales(int kind) { return kind >= Q8; }
+__host__ __device__ static inline bool has_scales(int kind) { return kind == Q8 || kind == Q4; }
 
 __device__ static inline float scale_at(const Weight *w, size_t row, int block) {
     return to_float(f16{ w->scales[row * (size_t)(w->depth / 32) + (size_t)block] });
@@ -129,8 +129,6 @@ struct Cache {
     int kind; /* F32, BF16, or FP8 */
     int n_ctx, n_kv_heads, head;
 };
-enum { FP8 = 16 }; /* a kind of the cache alone */
-
 __host__ __device__ static inline size_t cache_size(int kind) {
     return kind == F32 ? 4 : kind == FP8 ? 1 : 2;
 }
@@ -443,7 +441,7 @@ static void upload_weight(Uploader *u, const Weight *w, const Source *s) {
 
 static void upload_bytes(Uploader *u, void *to, const void *from, size_t n) {
     for (size_t done = 0; done < n; done += STAGE_BYTES) {
-        size_t part = n - done < STAGE_BYTES ? n - done : STAGE_BYTES;
+        size_t part = n - done < STAGE_BYTES ? n - done : (size_t)STAGE_BYTES;
         uint8_t *stage = stage_next(u);
         memcpy(stage, (const uint8_t *)from + done, part);
         CUDA(cudaMemcpyAsync((uint8_t *)to + done, stage, part, cudaMemcpyHostToDevice,
@@ -1017,13 +1015,13 @@ template <int KIND> struct Step {
 };
 
 /* The place of the next step to fetch. */
-struct Cursor {
+struct Place {
     int row, end;       /* first row of the tile; behind the block's last row */
     int step, first, n; /* of the warp's steps: the next, the first, how many */
     int limit;          /* steps in a row */
 };
 
-template <int KIND> __device__ static inline void fetch(Step<KIND> *s, const Weight *w, Cursor *c) {
+template <int KIND> __device__ static inline void fetch(Step<KIND> *s, const Weight *w, Place *c) {
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
     bool there = c->step < c->limit;
 #pragma unroll
@@ -1303,7 +1301,7 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 2) few_kernel(Pro
     long long blocks = gridDim.x, b = blockIdx.x;
     int row = 2 * (int)(pairs * b / blocks), end = 2 * (int)(pairs * (b + 1) / blocks);
     int tiles = (end - row + 15) / 16, total = tiles * each, slots = 2 * (DEEP / each + 1);
-    Cursor c = { row, end, warp * each, warp * each, each, steps };
+    Place c = { row, end, warp * each, warp * each, each, steps };
     Step<KIND> ring[DEEP];
 #pragma unroll
     for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c);
@@ -1638,9 +1636,7 @@ static int padded_head(int D) {
 /* Types, strides and limits that follow from the model and the device. */
 static void plan(Engine *e) {
     const Config *c = &e->model->config;
-    const Gguf *g = &e->model->gguf;
     bool wide = true;
-    (void)g;
     e->half = F16;
     for (int l = 0; l < c->n_layers; l++)
         for (int i = 0; i < 4; i++) {

@@ -1,5 +1,5 @@
 /* test_cuda.c: the engine of runcuda.cu against that of run.c, on models of random weights whose
- * shapes are made to be awkward. Linked with runcuda.cu as tests/cuda_emu.h runs it on the CPU, or,
+ * shapes are made to be awkward. Linked with runcuda.cu as cuda/emu.h runs it on the CPU, or,
  * by make test-gpu, with the one that nvcc made: the checks are the same.
  *
  *     test_cuda [PART]       forward, types, batches, order, errors (all of them without PART)

@@ -2,15 +2,15 @@
  * bits, and the few instructions that C++ has no word for.
  *
  * What to know first: everything here exists twice. nvcc gets the real thing; with -DOC_EMU any
- * C++ compiler gets tests/cuda_emu.h, which runs kernels on the CPU. Kernels use nothing of CUDA
+ * C++ compiler gets cuda/emu.h, which runs kernels on the CPU. Kernels use nothing of CUDA
  * but what stands in both, so what is tested without a GPU is what runs on one.
  * Sections: 1 checked calls, 2 launches, 3 numbers, 4 instructions. Test: tests/test_cuda.c. */
 #ifndef OC_GPU_H
 #define OC_GPU_H
 
-#include "files.h" /* die */
+#include "../files.h" /* die */
 #ifdef OC_EMU
-#include "tests/cuda_emu.h" /* the same names on a CPU */
+#include "emu.h" /* the same names on a CPU */
 #else
 #include <cublas_v2.h>    /* cublasGemmEx */
 #include <cuda_bf16.h>    /* conversions */
@@ -37,7 +37,7 @@ static inline void check_cublas(cublasStatus_t s, const char *what) {
 #define CUBLAS(call) check_cublas(call, #call)
 
 typedef struct {
-    char name[64];
+    char name[256];
     int n_sm, cc;      /* multiprocessors; compute capability, 90 for 9.0 */
     size_t max_shared; /* bytes of shared memory that one block may have */
 } Gpu;
@@ -191,7 +191,7 @@ template <> __device__ inline void store8<float>(float *p, const float v[8]) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. Instructions. The comments in tests/cuda_emu.h say which lane holds what. */
+ * 4. Instructions. The comments in cuda/emu.h say which lane holds what. */
 #ifndef OC_EMU
 
 __device__ static inline unsigned char *dynamic_shared(void) {

@@ -1,4 +1,4 @@
-/* cuda_emu.h: CUDA kernels on a CPU, for tests. The same .cu that nvcc compiles is compiled here by
+/* emu.h: CUDA kernels on a CPU, for tests. The same .cu that nvcc compiles is compiled here by
  * any C++ compiler; no toolkit, no GPU.
  *
  *     c++ -std=c++17 -DOC_EMU -x c++ -c runcuda.cu
@@ -20,8 +20,8 @@
  * OC_EMU_FAIL=N (the N-th call fails) play a machine that cannot do it.
  * Sections: 1 types, 2 fibers, 3 a block, 4 what kernels call, 5 the runtime, 6 cuBLAS.
  * Used by gpu.h. Test: tests/test_cuda.c, tests/test_cuda.py. */
-#ifndef OC_CUDA_EMU_H
-#define OC_CUDA_EMU_H
+#ifndef OC_EMU_H
+#define OC_EMU_H
 
 #include <algorithm>  /* std::swap, std::max */
 #include <cmath>      /* std::exp2 */
@@ -355,7 +355,7 @@ inline unsigned float_to_small(float f, int exponent, int mantissa) {
     int bias = (1 << (exponent - 1)) - 1, e;
     float a = std::fabs(f);
     std::frexp(a, &e);
-    e = std::max(e - 1, 1 - bias); /* below that, subnormal */
+    e = a > 0 ? std::max(e - 1, 1 - bias) : 1 - bias; /* below that, subnormal */
     unsigned steps = (unsigned)std::nearbyint(std::ldexp(a, mantissa - e));
     unsigned h = steps + ((unsigned)(e + bias - 1) << mantissa); /* a carry raises the exponent */
     return h | (std::signbit(f) ? 1u << (exponent + mantissa) : 0);
