@@ -27,89 +27,22 @@
  * The types of activations: float32 for x, the residual stream; float32 for everything when exact;
  *   else 16 bits, bf16 where the file has bf16, else f16. Sums are float32.
  * Everything is bit-equal from run to run: no sum depends on who comes first.
- * Sections: 1 weights, 2 engine state, 3 upload, 4 plain kernels, 5 attention, 6 products for few
- *   tokens, 7 forward for many, 8 forward for few, 9 the engine.
+ * Files: cuda/gpu.h (CUDA, or cuda/emu.h without a GPU), cuda/weights.h (what stands on the device),
+ *   cuda/attention.h (attention), cuda/decode.h (the products of decoding), and here the rest:
+ * Sections: 1 engine state, 2 upload, 3 plain kernels, 4 forward for many, 5 forward for few, 6 the
+ *   engine.
  * Test: tests/test_cuda.c, which runs all of this on a CPU against run.c. Speed: make bench-cuda. */
-#include "cuda/gpu.h"       /* CUDA, launch, to_float, mma_bf16, ... */
-#include "opencoder.h" /* Model, Batch, EngineBackend */
-#include "lora.h"      /* LoraPair, lora_find */
+#include "cuda/attention.h" /* attention_kernel */
+#include "cuda/decode.h"    /* few_kernel */
+#include "opencoder.h"      /* Model, Batch, EngineBackend */
+#include "lora.h"           /* LoraPair, lora_find */
 
 /* ------------------------------------------------------------------------------------------------
- * 1. Weights. A matrix is stored row by row, each row padded with zeros to `depth` numbers. Blocks
- * of q8_0 and q4_0 (34 and 18 bytes) cannot be read 16 bytes at a time, so they are taken apart:
- * codes in one array, scales in another. Within a row the codes of two (q4: four) blocks of 32 are
- * interleaved for section 6, where 4 threads share a row and each takes 8 numbers of every block:
- *
- *   q8: 64 bytes = 2 blocks:    thread 0 [block 0: 0..7][block 1: 0..7]  thread 1 [8..15][8..15] ...
- *   q4: 64 bytes = 4 blocks:    thread 0 [0: 0..7][1: 0..7][2: 0..7][3: 0..7]  thread 1 [8..15] ...
- *       a byte holds number i (low half) and i + 4 of its 8; codes are signed: q - 8 */
+ * 1. Engine state */
 
-enum Kind { F32, F16, BF16, Q8, Q4, FP8 }; /* FP8: of the cache alone */
-enum { UNIT = 8, STEP = 64 }; /* numbers handled at once; bytes of a row that 4 threads load */
-
-struct Weight {
-    int kind, rows, cols, depth;
-    const uint8_t *codes;   /* (rows, stride bytes) */
-    const uint16_t *scales; /* (rows, depth / 32) halves; q8 and q4 only */
-};
-
-/* Bytes of one row of codes; numbers in STEP of them. */
-__host__ __device__ static inline size_t code_bytes(int kind, int depth) {
-    size_t n = (size_t)depth;
-    return kind == F32 ? 4 * n : kind == Q8 ? n : kind == Q4 ? n / 2 : 2 * n;
-}
-__host__ __device__ constexpr int step_numbers(int kind) {
-    return kind == F32 ? 16 : kind == Q8 ? 64 : kind == Q4 ? 128 : 32;
-}
-__host__ __device__ static inline bool has_scales(int kind) { return kind == Q8 || kind == Q4; }
-
-__device__ static inline float scale_at(const Weight *w, size_t row, int block) {
-    return to_float(f16{ w->scales[row * (size_t)(w->depth / 32) + (size_t)block] });
-}
-
-/* v[0 .. 7] = numbers 8 u .. 8 u + 7 of a row, as float32. */
-__device__ static inline void load_unit(float v[8], const Weight *w, size_t row, int u) {
-    const uint8_t *p = w->codes + row * code_bytes(w->kind, w->depth);
-    if (w->kind == F32) return load8(v, (const float *)(const void *)p + 8 * u);
-    if (w->kind == F16) return load8(v, (const f16 *)(const void *)p + 8 * u);
-    if (w->kind == BF16) return load8(v, (const bf16 *)(const void *)p + 8 * u);
-    int block = u / 4, t = u % 4;
-    float d = scale_at(w, row, block);
-    if (w->kind == Q8) {
-        uint2 c = *(const uint2 *)(const void *)(p + block / 2 * STEP + t * 16 + block % 2 * 8);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            v[i] = d * (float)(int8_t)(c.x >> 8 * i);
-            v[i + 4] = d * (float)(int8_t)(c.y >> 8 * i);
-        }
-        return;
-    }
-    uint32_t c = *(const uint32_t *)(const void *)(p + block / 4 * STEP + t * 16 + block % 4 * 4);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        v[i] = d * (float)((int32_t)(c << (28 - 8 * i)) >> 28);
-        v[i + 4] = d * (float)((int32_t)(c << (24 - 8 * i)) >> 28);
-    }
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 2. Engine state
- *
- * cache: [layer][sequence][kv head][position][head], as in run.c; head is D, padded for the
- *   attention kernel; positions are padded to whole tiles of 64, and all of it begins as zeros. */
-
-enum { FEW = 16 };              /* tokens that one tensor-core instruction takes */
-enum { TILE_KEYS = 64 };        /* attention works on 64 positions at a time, */
-enum { TILE_ROWS = 64 };        /* and on 64 pairs of a token and a query head */
-enum { HEAD_ROWS = 256 };       /* rows of logits at a time */
-enum { WORKSPACE = 32 << 20 };  /* bytes for cuBLAS */
+enum { HEAD_ROWS = 256 };        /* rows of logits at a time */
+enum { WORKSPACE = 32 << 20 };   /* bytes for cuBLAS */
 enum { STAGE_BYTES = 16 << 20 }; /* of each of the two buffers for uploads */
-
-/* Tokens of a batch that follow each other in one sequence: attention treats them together. */
-struct Tile {
-    int first, count; /* rows of the batch */
-    int seq, pos;     /* of the first one */
-};
 
 /* What a forward pass must know of its batch; on the host and, the same bytes, on the device. */
 struct Meta {
@@ -118,34 +51,10 @@ struct Meta {
     Tile *tile;
 };
 
-struct Best {
-    float value;
-    int id;
-};
-
-/* Where keys and values of one layer stand. */
-struct Cache {
-    uint8_t *keys, *values;
-    int kind; /* F32, BF16, or FP8 */
-    int n_ctx, n_kv_heads, head;
-};
-__host__ __device__ static inline size_t cache_size(int kind) {
-    return kind == F32 ? 4 : kind == FP8 ? 1 : 2;
-}
-/* Number of the first element of a position in a layer's cache. */
-__device__ static inline size_t cache_at(const Cache *c, int seq, int kv_head, int pos) {
-    size_t line = (size_t)seq * (size_t)c->n_kv_heads + (size_t)kv_head;
-    return (line * (size_t)c->n_ctx + (size_t)pos) * (size_t)c->head;
-}
-__device__ static inline void cache_put(uint8_t *p, int kind, size_t i, float v) {
-    if (kind == F32) ((float *)(void *)p)[i] = v;
-    if (kind == BF16) from_float((bf16 *)(void *)p + i, v);
-    if (kind == FP8) from_float((fp8 *)(void *)p + i, v);
-}
-
 struct Layer {
-    Weight qkv, wo, gate_up, down; /* wq, wk, wv on top of each other; rows of gate and up in turns */
-    float *attn_norm, *ffn_norm;   /* (stride of C) */
+    Weight qkv, wo, gate_up,
+        down;                    /* wq, wk, wv on top of each other; rows of gate and up in turns */
+    float *attn_norm, *ffn_norm; /* (stride of C) */
 };
 
 struct Engine {
@@ -154,8 +63,8 @@ struct Engine {
     Gpu gpu;
     Queue queue;
     cublasHandle_t blas;
-    bool exact, flash;  /* float32 and plain kernels; the attention kernel of section 5 */
-    int half;           /* BF16 or F16: the type of activations, unless exact */
+    bool exact, flash; /* float32 and plain kernels; attention.h can do it */
+    int half;          /* BF16 or F16: the type of activations, unless exact */
     int cache_kind, head, n_ctx, n_splits, few;
     int s_dim, s_q, s_hidden, s_qkv, s_up; /* strides of rows of C, H D, F, (H + 2 K) D, 2 F */
 
@@ -168,27 +77,27 @@ struct Engine {
     uint8_t *scratch;       /* a matrix expanded for cuBLAS */
     void *workspace;
 
-    float *x;         /* (n, C) */
-    void *normed;     /* (n, C) activations */
-    void *qkv;        /* (n, (H + 2 K) D) */
-    void *q;          /* (n, H, head) bf16 for the attention kernel, else float32 */
-    void *attn_out;   /* (n, H D) */
+    float *x;          /* (n, C) */
+    void *normed;      /* (n, C) activations */
+    void *qkv;         /* (n, (H + 2 K) D) */
+    void *q;           /* (n, H, head) bf16 for the attention kernel, else float32 */
+    void *attn_out;    /* (n, H D) */
     void *up, *hidden; /* (n, 2 F), (n, F) */
-    float *logits;    /* (HEAD_ROWS or FEW, V) */
-    float *parts;     /* (FEW, H, splits, head + 2): attention before it is merged */
-    int *tickets;     /* (FEW K + 1): how many blocks have finished */
-    Best *block_best; /* (blocks, FEW) */
-    Best *best;       /* (FEW) */
+    float *logits;     /* (HEAD_ROWS or FEW, V) */
+    float *parts;      /* (FEW, H, splits, head + 2): attention before it is merged */
+    int *tickets;      /* (FEW K + 1): how many blocks have finished */
+    Best *block_best;  /* (blocks, FEW) */
+    Best *best;        /* (FEW) */
 
-    Meta meta, meta_few;               /* on the device */
-    Meta host, host_few;               /* pinned */
+    Meta meta, meta_few; /* on the device */
+    Meta host, host_few; /* pinned */
     size_t meta_bytes, meta_few_bytes;
-    float *host_logits;                /* (FEW, V), pinned */
-    Best *host_best;                   /* (FEW), pinned */
-    float *many_logits;                /* for more rows */
-    cudaGraphExec_t graph[FEW + 1];    /* for n tokens, made when first needed */
-    size_t needed;                     /* bytes on the device */
-    bool counting;                     /* layout only adds up */
+    float *host_logits;             /* (FEW, V), pinned */
+    Best *host_best;                /* (FEW), pinned */
+    float *many_logits;             /* for more rows */
+    cudaGraphExec_t graph[FEW + 1]; /* for n tokens, made when first needed */
+    size_t needed;                  /* bytes on the device */
+    bool counting;                  /* layout only adds up */
     void **allocated;
     size_t n_allocated;
 };
@@ -243,8 +152,8 @@ static void take_buffers(Engine *e) {
     e->up = take(e, act_bytes(e, n, e->s_up));
     e->hidden = take(e, act_bytes(e, n, e->s_hidden));
     e->logits = (float *)take(e, (size_t)(n < HEAD_ROWS ? n : HEAD_ROWS) * V * 4);
-    e->parts = (float *)take(e, (size_t)FEW * (size_t)H * (size_t)e->n_splits *
-                                    (size_t)(e->head + 2) * 4);
+    e->parts =
+        (float *)take(e, (size_t)FEW * (size_t)H * (size_t)e->n_splits * (size_t)(e->head + 2) * 4);
     e->tickets = (int *)take(e, ((size_t)FEW * (size_t)c->n_kv_heads + 1) * sizeof(int));
     e->block_best = (Best *)take(e, (size_t)e->gpu.n_sm * FEW * sizeof(Best));
     e->best = (Best *)take(e, FEW * sizeof(Best));
@@ -285,7 +194,7 @@ static void take_all(Engine *e) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 3. Upload: rows of the file are brought into the form of section 1 by all threads of the CPU, in
+ * 2. Upload: rows of the file are brought into the form that weights.h shows by all threads of the CPU, in
  * one of two pinned buffers, while the other one is on its way to the device. */
 
 /* How a tensor is stored on the device. Exact: as it is, or float32. */
@@ -331,7 +240,7 @@ static const Tensor *source_row(const Source *s, int row, int *at) {
     return s->part[i];
 }
 
-/* Takes a row of n / 32 blocks of q8_0 or q4_0 apart, into the order that section 1 shows. */
+/* Takes a row of n / 32 blocks of q8_0 or q4_0 apart, into the order that weights.h shows. */
 static void pack_row(int kind, uint8_t *codes, uint16_t *scales, const uint8_t *row, int n) {
     for (int b = 0; b < n / 32; b++, row += kind == Q8 ? 34 : 18) {
         memcpy(&scales[b], row, 2);
@@ -518,14 +427,7 @@ static void upload_all(Engine *e) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. Plain kernels: one for each function of run.c. A is the type of the activations. */
-
-enum { WARPS = 8, THREADS = 256 };
-
-__device__ static inline float warp_sum(float v) {
-    for (int o = 16; o; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-    return v;
-}
+ * 3. Plain kernels: one for each function of run.c. A is the type of the activations. */
 
 /* x (n, C) = rows of the embedding. One block a token. */
 __global__ void embed_kernel(float *x, Weight w, const int *token, int stride) {
@@ -637,11 +539,10 @@ __global__ void attention_plain_kernel(void *out, const float *q, Cache cache, c
     }
 }
 
-__device__ static inline float silu(float g) { return g / (1 + expf(-g)); }
-
 /* run.c: swiglu. hidden (n, F) = silu(up[2 i]) up[2 i + 1]: rows of gate and up alternate in the
  * matrix. One block a token. */
-template <class A> __global__ void swiglu_kernel(void *hidden, const void *up, int s_hidden, int s_up) {
+template <class A>
+__global__ void swiglu_kernel(void *hidden, const void *up, int s_hidden, int s_up) {
     size_t row = blockIdx.x;
     for (int u = (int)threadIdx.x; u < s_hidden / UNIT; u += THREADS) {
         float a[8], b[8], v[8];
@@ -690,656 +591,7 @@ template <class A> __global__ void expand_kernel(void *out, Weight w) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 5. Attention on tensor cores, for prompts and for decoding (FlashAttention, arXiv:2205.14135,
- * 2307.08691): scores never leave the registers.
- *
- *            64 positions a step                 A block has a Tile of tokens and one kv head. Its
- *          +---------------------+              64 rows are the pairs (token, query head) that read
- *   rows   |  S = Q K^T / sqrt D |              this kv head, 16 a warp. For each step of 64 keys:
- *   (token,|  causal mask        |                S = Q K^T, m' = max(m, S), P = e^(S - m'),
- *   head)  |  P = e^(S - m)      |                O = O e^(m - m') + P V, l = l e^(m - m') + sum P
- *          +---------------------+              and at the end O / l. e^x is computed as 2^x'.
- *
- * Decoding has few rows and many keys: there, block `split` of n_splits takes steps split, split +
- * n_splits, ... and leaves O, m, l; the block of a kv head that comes last merges them in order.
- * Which keys a split has depends on their position alone, so a token gets the same bits whatever
- * tokens are fed with it. Keys and values pass through shared memory in rows of D + 8 numbers: the
- * 8 make ldmatrix free of bank conflicts for D = 64, 80, 128 and 160 alike. */
-
-struct Attention {
-    void *out; /* (n, H D), 16 bits */
-    const bf16 *q;
-    Cache cache;
-    const Tile *tile;
-    float *parts; /* NULL: one split */
-    int *tickets;
-    int n_heads, D, stride;
-    bool out_bf16;
-};
-
-__device__ static inline void put_half(void *p, bool is_bf16, size_t i, float v) {
-    if (is_bf16)
-        from_float((bf16 *)p + i, v);
-    else
-        from_float((f16 *)p + i, v);
-}
-
-/* 64 rows of D numbers into shared memory, as bf16. */
-template <int D> __device__ static inline void copy_rows(bf16 *to, const bf16 *from) {
-    for (int i = (int)threadIdx.x; i < TILE_KEYS * (D / 8); i += 128)
-        cp_async16(to + i / (D / 8) * (D + 8) + i % (D / 8) * 8, from + (size_t)i * 8);
-    cp_async_commit();
-}
-template <int D> __device__ static inline void copy_rows(bf16 *to, const fp8 *from) {
-    for (int i = (int)threadIdx.x; i < TILE_KEYS * (D / 8); i += 128) {
-        float v[8];
-        load8(v, from + (size_t)i * 8);
-        store8(to + i / (D / 8) * (D + 8) + i % (D / 8) * 8, v);
-    }
-    cp_async_commit();
-}
-
-/* Queries of the tile through shared memory into registers; rows beyond the last repeat it. */
-template <int D>
-__device__ static inline void load_queries(uint32_t q[D / 16][4], bf16 *shared, const Attention *a,
-                                           Tile tile, int kv_head, int group) {
-    int rows = tile.count * group, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    for (int i = (int)threadIdx.x; i < TILE_ROWS * (D / 8); i += 128) {
-        int r = min(i / (D / 8), rows - 1), c = i % (D / 8) * 8;
-        size_t head = (size_t)(tile.first + r / group) * (size_t)a->n_heads +
-                      (size_t)(kv_head * group + r % group);
-        cp_async16(shared + i / (D / 8) * (D + 8) + c, a->q + head * D + c);
-    }
-    cp_async_commit();
-    cp_async_wait<0>();
-    __syncthreads();
-#pragma unroll
-    for (int j = 0; j < D / 16; j++)
-        ldmatrix_x4<false>(q[j], shared + (warp * 16 + lane % 16) * (D + 8) + j * 16 +
-                                     lane / 16 * 8);
-    __syncthreads();
-}
-
-/* The state of a warp's 16 rows: this lane has rows lane / 4 and that + 8. */
-template <int D> struct Running {
-    float o[D / 8][4], m[2], l[2];
-};
-
-/* s (16, 64) = Q K^T */
-template <int D>
-__device__ static inline void score_tile(float s[TILE_KEYS / 8][4], const uint32_t q[D / 16][4],
-                                         const bf16 *keys) {
-    int lane = (int)threadIdx.x % 32;
-#pragma unroll
-    for (int n = 0; n < TILE_KEYS / 8; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-#pragma unroll
-    for (int j = 0; j < D / 16; j++)
-#pragma unroll
-        for (int n = 0; n < TILE_KEYS / 16; n++) {
-            uint32_t b[4];
-            ldmatrix_x4<false>(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * (D + 8) + j * 16 +
-                                      lane / 8 % 2 * 8);
-            mma_bf16(s[2 * n], q[j], b);
-            mma_bf16(s[2 * n + 1], q[j], b + 2);
-        }
-}
-
-/* Masks keys behind `last`, the positions of this lane's two rows; s becomes P, and what was summed
- * so far is scaled. first: position of the tile's first key. */
-template <int D>
-__device__ static inline void soften(Running<D> *r, float s[TILE_KEYS / 8][4], const int last[2],
-                                     int first, float scale) {
-    int col = first + (int)threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float m = r->m[half];
-#pragma unroll
-        for (int n = 0; n < TILE_KEYS / 8; n++)
-#pragma unroll
-            for (int i = 2 * half; i < 2 * half + 2; i++) {
-                s[n][i] = col + n * 8 + i % 2 <= last[half] ? s[n][i] * scale : -INFINITY;
-                m = fmaxf(m, s[n][i]);
-            }
-        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 1));
-        m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 2));
-        float base = m == -INFINITY ? 0 : m; /* no key so far: every e^x is 0 */
-        float old = exp2f(r->m[half] - base);
-        r->m[half] = m;
-        r->l[half] *= old;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) r->o[n][2 * half] *= old, r->o[n][2 * half + 1] *= old;
-#pragma unroll
-        for (int n = 0; n < TILE_KEYS / 8; n++)
-#pragma unroll
-            for (int i = 2 * half; i < 2 * half + 2; i++)
-                r->l[half] += s[n][i] = exp2f(s[n][i] - base);
-    }
-}
-
-/* O += P V */
-template <int D>
-__device__ static inline void add_values(Running<D> *r, const float p[TILE_KEYS / 8][4],
-                                         const bf16 *values) {
-    int lane = (int)threadIdx.x % 32;
-#pragma unroll
-    for (int j = 0; j < TILE_KEYS / 16; j++) {
-        const float *x = p[2 * j], *y = p[2 * j + 1];
-        const uint32_t a[4] = { pack<bf16>(x[0], x[1]), pack<bf16>(x[2], x[3]),
-                                pack<bf16>(y[0], y[1]), pack<bf16>(y[2], y[3]) };
-#pragma unroll
-        for (int n = 0; n < D / 16; n++) {
-            uint32_t b[4];
-            ldmatrix_x4<true>(b, values + (j * 16 + lane % 16) * (D + 8) + n * 16 + lane / 16 * 8);
-            mma_bf16(r->o[2 * n], a, b);
-            mma_bf16(r->o[2 * n + 1], a, b + 2);
-        }
-    }
-}
-
-/* Where split s of a token's head leaves its head + 2 numbers: O, then m and l. */
-__device__ static inline float *part_at(const Attention *a, int token, int head, int n_splits,
-                                        int s) {
-    size_t row = (size_t)token * (size_t)a->n_heads + (size_t)head;
-    return a->parts + (row * (size_t)n_splits + (size_t)s) * (size_t)(a->cache.head + 2);
-}
-
-/* One number of O: to its place, or to the parts. */
-template <int D>
-__device__ static inline void write_rows(const Attention *a, Running<D> *r, Tile tile, int kv_head,
-                                         int group) {
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float l = r->l[half];
-        l += __shfl_xor_sync(0xffffffffu, l, 1);
-        l += __shfl_xor_sync(0xffffffffu, l, 2);
-        int row = warp * 16 + lane / 4 + half * 8;
-        if (row >= tile.count * group) continue;
-        int token = tile.first + row / group, head = kv_head * group + row % group;
-        float *part = a->parts
-                          ? part_at(a, token, head, (int)gridDim.x, (int)blockIdx.x)
-                          : NULL;
-        size_t at = (size_t)token * (size_t)a->stride + (size_t)(head * a->D);
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                int d = n * 8 + lane % 4 * 2 + i;
-                float v = r->o[n][2 * half + i];
-                if (part)
-                    part[d] = v;
-                else if (d < a->D)
-                    put_half(a->out, a->out_bf16, at + (size_t)d, v / l);
-            }
-        if (part && lane % 4 == 0) part[D] = r->m[half], part[D + 1] = l;
-    }
-}
-
-/* out = sum_s 2^(m_s - m) O_s / sum_s 2^(m_s - m) l_s over the splits that had keys, in order, by
- * the block that finishes last. */
-template <int D>
-__device__ static inline void merge_splits(const Attention *a, Tile tile, int kv_head, int group,
-                                           int active) {
-    __shared__ int last;
-    int *ticket = a->tickets + blockIdx.z * gridDim.y + blockIdx.y;
-    float *share = (float *)(void *)dynamic_shared(); /* (rows, active) */
-    int rows = tile.count * group;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(ticket, 1) == active - 1;
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    if (threadIdx.x == 0) *ticket = 0;
-    for (int r = (int)threadIdx.x; r < rows; r += 128) {
-        float m = -INFINITY, l = 0;
-        const float *p = part_at(a, tile.first + r / group, kv_head * group + r % group,
-                                 (int)gridDim.x, 0) + D;
-        for (int s = 0; s < active; s++) m = fmaxf(m, p[s * (D + 2)]);
-        for (int s = 0; s < active; s++) {
-            float w = exp2f(p[s * (D + 2)] - m);
-            share[r * active + s] = w;
-            l += w * p[s * (D + 2) + 1];
-        }
-        for (int s = 0; s < active; s++) share[r * active + s] /= l;
-    }
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < rows * a->D; i += 128) {
-        int r = i / a->D, d = i % a->D, token = tile.first + r / group;
-        int head = kv_head * group + r % group;
-        const float *p = part_at(a, token, head, (int)gridDim.x, 0) + d;
-        float v = 0;
-        for (int s = 0; s < active; s++) v += share[r * active + s] * p[s * (D + 2)];
-        put_half(a->out, a->out_bf16,
-                 (size_t)token * (size_t)a->stride + (size_t)(head * a->D + d), v);
-    }
-}
-
-/* Grid: (splits, kv heads, tiles); 128 threads. D is a.cache.head, the padded head_dim. */
-template <int D, class C> __global__ void __launch_bounds__(128) attention_kernel(Attention a) {
-    bf16 *keys = (bf16 *)(void *)dynamic_shared(), *values = keys + TILE_KEYS * (D + 8);
-    pdl_launch();
-    pdl_wait();
-    Tile tile = a.tile[blockIdx.z];
-    int kv_head = (int)blockIdx.y, group = a.n_heads / a.cache.n_kv_heads;
-    int steps = tile.count ? (tile.pos + tile.count - 1) / TILE_KEYS + 1 : 0;
-    int split = (int)blockIdx.x, n_splits = (int)gridDim.x, warp = (int)threadIdx.x / 32;
-    if (split >= steps) return;
-    size_t base = cache_at(&a.cache, tile.seq, kv_head, 0);
-    const C *k = (const C *)(const void *)a.cache.keys + base;
-    const C *v = (const C *)(const void *)a.cache.values + base;
-    uint32_t q[D / 16][4];
-    load_queries<D>(q, keys, &a, tile, kv_head, group);
-    Running<D> r;
-#pragma unroll
-    for (int n = 0; n < D / 8; n++) r.o[n][0] = r.o[n][1] = r.o[n][2] = r.o[n][3] = 0;
-    r.m[0] = r.m[1] = -INFINITY;
-    r.l[0] = r.l[1] = 0;
-    float scale = 1.4426950408889634f / sqrtf((float)a.D); /* log2 e / sqrt D */
-    bool busy = warp * 16 < tile.count * group;
-    int row = warp * 16 + (int)threadIdx.x % 32 / 4;
-    const int last[2] = { tile.pos + row / group, tile.pos + (row + 8) / group };
-    copy_rows<D>(keys, k + (size_t)split * TILE_KEYS * D);
-    for (int step = split; step < steps; step += n_splits) {
-        float s[TILE_KEYS / 8][4];
-        copy_rows<D>(values, v + (size_t)step * TILE_KEYS * D);
-        cp_async_wait<1>(); /* keys are there, values on their way */
-        __syncthreads();
-        if (busy) score_tile<D>(s, q, keys);
-        __syncthreads();
-        int next = step + n_splits;
-        if (next < steps)
-            copy_rows<D>(keys, k + (size_t)next * TILE_KEYS * D);
-        else
-            cp_async_commit();
-        if (busy) soften<D>(&r, s, last, step * TILE_KEYS, scale);
-        cp_async_wait<1>(); /* values are there, the next keys on their way */
-        __syncthreads();
-        if (busy) add_values<D>(&r, s, values);
-        __syncthreads();
-    }
-    write_rows<D>(&a, &r, tile, kv_head, group);
-    if (a.parts) merge_splits<D>(&a, tile, kv_head, group, min(n_splits, steps));
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 6. Products for few tokens: y (n, rows) = x (n, depth) W^T, n <= 16, at the memory's speed
- *
- * Each block, one a multiprocessor, has a run of consecutive rows of W, the same number of bytes
- * within a pair of rows. It works on tiles of 16 rows; its 8 warps share the columns, and each
- * holds the next DEEP steps of its weights in registers, on their way from memory, whatever tile
- * they belong to. A step is 64 bytes of each row:
- *
- *       lane = 4 g + t              16 bytes a lane from row g, and from row g + 8:
- *       row g:   [t=0][t=1][t=2][t=3]   = 32 numbers of 16 bits, 2 blocks of q8, 4 blocks of q4
- *
- * which is how mma.m16n8 wants its second operand, up to the order of columns; and a dot product
- * may take its columns in any order if x has the same. The first operand is 16 tokens of x, from
- * shared memory. Quantized weights meet x rounded to int8 by blocks of 32, as in matmul.c: sums of
- * a block are exact in int32, then times both scales. The warps' sums meet in shared memory. */
-
-enum { AFTER_ROPE, AFTER_ADD, AFTER_SWIGLU, AFTER_LOGITS };
-
-struct Product {
-    Weight w;
-    int n; /* tokens */
-    /* Before: x = rmsnorm(residual) norm, where norm is there; else `in`, 16 bits. */
-    const float *residual, *norm;
-    const void *in;
-    int dim, stride; /* of a row of residual or in */
-    float eps;
-    bool bf16_acts;
-    /* After: */
-    int after;
-    float *out;       /* AFTER_ADD: residual += y; AFTER_LOGITS: y (n, rows) */
-    void *hidden;     /* AFTER_SWIGLU: (n, rows / 2), 16 bits */
-    int out_stride;
-    bf16 *q;          /* AFTER_ROPE */
-    Cache cache;
-    const float *angles;
-    const int *pos, *seq;
-    int n_heads, D;
-    const uint8_t *unused; /* AFTER_LOGITS */
-    Best *block_best, *best;
-    int *ticket;
-};
-
-/* How many steps ahead a warp fetches: as many as 64 registers hold, with their scales. */
-__host__ __device__ constexpr int deep(int kind) { return kind == Q8 ? 5 : kind == Q4 ? 4 : 8; }
-
-/* Weights of one step: 16 bytes of rows g and g + 8; scales of the rows whose sums this lane has,
- * 2 t, 2 t + 1, and those + 8: of 2 blocks in one word, of 4 blocks in two. */
-template <int KIND> struct Step {
-    uint4 code[2];
-    uint2 scale[KIND >= Q8 ? 4 : 1];
-};
-
-/* The place of the next step to fetch. */
-struct Place {
-    int row, end;       /* first row of the tile; behind the block's last row */
-    int step, first, n; /* of the warp's steps: the next, the first, how many */
-    int limit;          /* steps in a row */
-};
-
-template <int KIND> __device__ static inline void fetch(Step<KIND> *s, const Weight *w, Place *c) {
-    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    bool there = c->step < c->limit;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int row = c->row + g + 8 * half;
-        s->code[half] = make_uint4(0, 0, 0, 0);
-        if (there && row < c->end)
-            s->code[half] = load_stream(w->codes + (size_t)row * code_bytes(KIND, w->depth) +
-                                        c->step * STEP + t * 16);
-    }
-    if (KIND >= Q8) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int row = c->row + 2 * t + i % 2 + i / 2 * 8;
-            const uint16_t *p = w->scales + (size_t)row * (size_t)(w->depth / 32);
-            s->scale[i] = make_uint2(0, 0);
-            if (!there || row >= c->end) continue;
-            if (KIND == Q8)
-                s->scale[i].x = __ldg((const uint32_t *)(const void *)p + c->step);
-            else
-                s->scale[i] = __ldg((const uint2 *)(const void *)p + c->step);
-        }
-    }
-    if (++c->step == c->first + c->n) c->step = c->first, c->row += 16;
-}
-
-/* x of the block, in shared memory. Rows are (depth bytes or 2 depth) | 64 apart, so that the 8
- * lanes that read 2 tokens at once meet no bank twice. */
-struct Staged {
-    uint8_t *x;
-    float *d; /* (n, depth / 32): scales of the int8 blocks */
-    int line, blocks;
-};
-__host__ __device__ static inline int staged_line(int kind, int depth) {
-    return (kind >= Q8 ? depth : 2 * depth) | 64;
-}
-/* Bytes of shared memory for a product; see Staged and Shares. */
-static size_t few_shared(int kind, int depth, int n) {
-    size_t line = (size_t)staged_line(kind, depth) + (kind >= Q8 ? (size_t)depth / 8 : 0);
-    int most = deep(kind) / div_up(depth / step_numbers(kind), WARPS) + 1;
-    return (size_t)n * line + (size_t)(2 * most) * WARPS * 16 * (n > 8 ? 16 : 8) * 4 +
-           FEW * WARPS * 4;
-}
-
-/* acc[half] (16 tokens, 8 rows) += x W^T over one step; a lane has of tokens g and g + 8 the rows
- * 2 t and 2 t + 1. `many`: there are more than 8 tokens. */
-template <int KIND>
-__device__ static inline void multiply(float acc[2][4], const Step<KIND> *s, const Staged *x,
-                                       int step, int n, bool many) {
-    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    int one = min(g, n - 1), two = min(g + 8, n - 1);
-    const uint8_t *x_one = x->x + one * x->line + t * 16, *x_two = x->x + two * x->line + t * 16;
-    if (KIND < Q8) {
-        uint4 a = *(const uint4 *)(const void *)(x_one + step * STEP), b = make_uint4(0, 0, 0, 0);
-        if (many) b = *(const uint4 *)(const void *)(x_two + step * STEP);
-        const uint32_t low[4] = { a.x, b.x, a.y, b.y }, high[4] = { a.z, b.z, a.w, b.w };
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            uint4 c = s->code[half];
-            const uint32_t first[2] = { c.x, c.y }, second[2] = { c.z, c.w };
-            if (KIND == F16) {
-                mma_f16(acc[half], low, first);
-                mma_f16(acc[half], high, second);
-            } else {
-                mma_bf16(acc[half], low, first);
-                mma_bf16(acc[half], high, second);
-            }
-        }
-        return;
-    }
-    constexpr int BLOCKS = KIND == Q8 ? 2 : 4; /* blocks of 32 in a step */
-#pragma unroll
-    for (int pair = 0; pair < BLOCKS / 2; pair++) {
-        int at = (step * (BLOCKS / 2) + pair) * 64, block = step * BLOCKS + pair * 2;
-        uint4 a = *(const uint4 *)(const void *)(x_one + at), b = make_uint4(0, 0, 0, 0);
-        if (many) b = *(const uint4 *)(const void *)(x_two + at);
-        float2 da = *(const float2 *)(const void *)(x->d + one * x->blocks + block), db = da;
-        if (many) db = *(const float2 *)(const void *)(x->d + two * x->blocks + block);
-#pragma unroll
-        for (int i = 0; i < 2; i++) { /* the two blocks of the pair */
-            const uint32_t xs[4] = { i ? a.z : a.x, i ? b.z : b.x, i ? a.w : a.y, i ? b.w : b.y };
-            float d_one = i ? da.y : da.x, d_two = i ? db.y : db.x;
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint4 c = s->code[half];
-                int sum[4] = { 0, 0, 0, 0 };
-                uint32_t word = pair ? (i ? c.w : c.z) : (i ? c.y : c.x); /* q4: 8 numbers */
-                const uint32_t codes[2] = {
-                    KIND == Q4 ? word << 4 & 0xf0f0f0f0u : i ? c.z : c.x, /* q4: 16 times too big */
-                    KIND == Q4 ? word & 0xf0f0f0f0u : i ? c.w : c.y
-                };
-                mma_s8(sum, xs, codes);
-                const uint2 even = s->scale[2 * half], odd = s->scale[2 * half + 1];
-                uint32_t se = pair ? even.y : even.x, so = pair ? odd.y : odd.x;
-                float unit = KIND == Q4 ? 1.0f / 16 : 1;
-                float we = to_float(f16{ (uint16_t)(i ? se >> 16 : se) }) * unit;
-                float wo = to_float(f16{ (uint16_t)(i ? so >> 16 : so) }) * unit;
-                acc[half][0] += (float)sum[0] * (we * d_one);
-                acc[half][1] += (float)sum[1] * (wo * d_one);
-                if (!many) continue;
-                acc[half][2] += (float)sum[2] * (we * d_two);
-                acc[half][3] += (float)sum[3] * (wo * d_two);
-            }
-        }
-    }
-}
-
-/* v[0 .. 7] = unit u of token i of the product's input; scale: 1 / root mean square, with a norm. */
-__device__ static inline void load_input(float v[8], const Product *p, int i, int u, float scale) {
-    size_t at = (size_t)i * (size_t)p->stride + (size_t)(UNIT * u);
-    if (!p->norm) {
-        if (p->bf16_acts)
-            load8(v, (const bf16 *)p->in + at);
-        else
-            load8(v, (const f16 *)p->in + at);
-        return;
-    }
-    float w[8];
-    load8(v, p->residual + at);
-    load8(w, p->norm + UNIT * u);
-#pragma unroll
-    for (int k = 0; k < 8; k++) v[k] = v[k] * scale * w[k];
-}
-
-/* matmul.c: round_token, by 4 threads a block: v rounded to int8, d its scale. All lanes call. */
-__device__ static inline uint2 round_unit(const float v[8], float *d) {
-    float largest = 0, bad = 0; /* bad: NaN as soon as one number is Inf or NaN */
-#pragma unroll
-    for (int k = 0; k < 8; k++) largest = fmaxf(largest, fabsf(v[k])), bad += v[k] * 0;
-    for (int o = 1; o <= 2; o *= 2) {
-        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, o));
-        bad += __shfl_xor_sync(0xffffffffu, bad, o);
-    }
-    float inverse = largest > 1e-30f && bad == 0 ? 127 / largest : 0;
-    uint32_t word[2] = { 0, 0 };
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        word[k / 4] |= (uint32_t)(uint8_t)(int8_t)rintf(bad == 0 ? v[k] * inverse : 0) << k % 4 * 8;
-    *d = largest / 127 + bad;
-    return make_uint2(word[0], word[1]);
-}
-
-/* Brings the input of all tokens into shared memory. */
-template <int KIND> __device__ static inline void stage(const Product *p, Staged *x, float *part) {
-    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    for (int i = 0; p->norm && i < p->n; i++) {
-        float v[8], sum = 0;
-        for (int u = (int)threadIdx.x; u < p->stride / UNIT; u += THREADS) {
-            load8(v, p->residual + (size_t)i * (size_t)p->stride + UNIT * u);
-#pragma unroll
-            for (int k = 0; k < 8; k++) sum += v[k] * v[k];
-        }
-        sum = warp_sum(sum);
-        if (lane == 0) part[i * WARPS + warp] = sum;
-    }
-    __syncthreads();
-    for (int i = 0; i < p->n; i++) {
-        float sum = 0;
-        for (int k = 0; p->norm && k < WARPS; k++) sum += part[i * WARPS + k];
-        float scale = 1 / sqrtf(sum / (float)p->dim + p->eps);
-        for (int first = warp * 32; first < p->w.depth / UNIT; first += THREADS) {
-            int u = first + lane;
-            bool there = u < p->w.depth / UNIT;
-            float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-            if (there) load_input(v, p, i, u, scale);
-            uint8_t *to = x->x + i * x->line;
-            if (KIND == BF16 && there) store8((bf16 *)(void *)to + UNIT * u, v);
-            if (KIND == F16 && there) store8((f16 *)(void *)to + UNIT * u, v);
-            if (KIND < Q8) continue;
-            float d;
-            uint2 codes = round_unit(v, &d);
-            if (!there) continue;
-            *(uint2 *)(void *)(to + u / 8 * STEP + u % 4 * 16 + u / 4 % 2 * 8) = codes;
-            if (u % 4 == 0) x->d[i * x->blocks + u / 4] = d;
-        }
-    }
-    __syncthreads();
-}
-
-/* What is done with y of a token and a row. other: y of the row that makes a pair with this one,
- * row ^ 1: both turn together (rope), or are gate and up. */
-__device__ static inline void finish_rope(const Product *p, int token, int row, float v,
-                                          float other) {
-    int h = row / p->D, d = row % p->D, kv = h - p->n_heads, pos = p->pos[token];
-    if (kv < p->cache.n_kv_heads) {
-        const float *a = p->angles + ((size_t)pos * (size_t)(p->D / 2) + (size_t)(d / 2)) * 2;
-        v = d % 2 ? other * a[1] + v * a[0] : v * a[0] - other * a[1];
-    }
-    if (kv < 0) {
-        size_t at = (size_t)token * (size_t)p->n_heads + (size_t)h;
-        from_float(p->q + at * (size_t)p->cache.head + d, v);
-        return;
-    }
-    size_t at = cache_at(&p->cache, p->seq[token], kv % p->cache.n_kv_heads, pos) + (size_t)d;
-    cache_put(kv < p->cache.n_kv_heads ? p->cache.keys : p->cache.values, p->cache.kind, at, v);
-}
-
-__device__ static inline bool better(float v, int id, Best b) {
-    return v > b.value || (v == b.value && id < b.id);
-}
-
-__device__ static inline void finish(const Product *p, int token, int row, float v, float other,
-                                     Best *best) {
-    size_t at = (size_t)token * (size_t)p->out_stride + (size_t)row;
-    if (p->after == AFTER_ROPE) finish_rope(p, token, row, v, other);
-    if (p->after == AFTER_ADD) p->out[at] += v;
-    if (p->after == AFTER_SWIGLU && row % 2 == 0)
-        put_half(p->hidden, p->bf16_acts,
-                 (size_t)token * (size_t)p->out_stride + (size_t)(row / 2), silu(v) * other);
-    if (p->after != AFTER_LOGITS) return;
-    p->out[at] = v;
-    if (!(fabsf(v) < INFINITY)) *best = Best{ INFINITY, -1 }; /* broken, whatever else comes */
-    if (better(v, row, *best) && !p->unused[row]) *best = Best{ v, row };
-}
-
-/* Tiles whose sums the warps have left in shared memory: `shares` (slots, WARPS, tokens, 16). Each
- * thread adds up and finishes one number of each. */
-__device__ static inline void finish_tiles(const Product *p, const float *shares, int slots, int tok,
-                                           int tile, int n_tiles, int first_row, int end,
-                                           Best *best) {
-    int row = (int)threadIdx.x % 16, token = (int)threadIdx.x / 16;
-    if ((int)threadIdx.x / 32 * 2 >= p->n) return; /* whole warps */
-    for (int i = tile; i < tile + n_tiles; i++) {
-        const float *s = shares + (i % slots * WARPS * tok + min(token, tok - 1)) * 16 + row;
-        float v = 0;
-        for (int w = 0; w < WARPS; w++) v += s[w * tok * 16];
-        float other = __shfl_xor_sync(0xffffffffu, v, 1);
-        int r = first_row + i * 16 + row;
-        if (token < p->n && r < end && r < p->w.rows) finish(p, token, r, v, other, best);
-    }
-}
-
-/* The likeliest token of each row of the batch: threads, then blocks, of which the last decides. */
-__device__ static inline void finish_best(const Product *p, Best mine) {
-    __shared__ int last;
-    int token = (int)threadIdx.x / 16;
-    for (int o = 8; o; o /= 2) {
-        Best other = { __shfl_xor_sync(0xffffffffu, mine.value, o),
-                       __shfl_xor_sync(0xffffffffu, mine.id, o) };
-        if (better(other.value, other.id, mine)) mine = other;
-    }
-    if (threadIdx.x % 16 == 0 && token < p->n) p->block_best[blockIdx.x * FEW + token] = mine;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(p->ticket, 1) == (int)gridDim.x - 1;
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    if (threadIdx.x == 0) *p->ticket = 0;
-    if ((int)threadIdx.x >= p->n) return;
-    mine = p->block_best[threadIdx.x];
-    for (unsigned b = 1; b < gridDim.x; b++) {
-        Best other = p->block_best[b * FEW + threadIdx.x];
-        if (better(other.value, other.id, mine)) mine = other;
-    }
-    p->best[threadIdx.x] = mine;
-}
-
-/* Leaves a warp's sums of a tile in its slot. */
-__device__ static inline void leave(float *shares, int slot, int tok, const float acc[2][4]) {
-    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4, warp = (int)threadIdx.x / 32;
-    float *s = shares + ((slot * WARPS + warp) * tok + g) * 16 + 2 * t;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        *(float2 *)(void *)(s + 8 * half) = make_float2(acc[half][0], acc[half][1]);
-        if (tok > 8)
-            *(float2 *)(void *)(s + 8 * 16 + 8 * half) = make_float2(acc[half][2], acc[half][3]);
-    }
-}
-
-/* Grid: at most one block a multiprocessor. At 128 registers two fit there: this one, and the
- * next kernel's, which is already fetching its weights. */
-template <int KIND> __global__ void __launch_bounds__(THREADS, 2) few_kernel(Product p) {
-    constexpr int DEEP = deep(KIND);
-    int steps = p.w.depth / step_numbers(KIND), each = (steps + WARPS - 1) / WARPS;
-    int pairs = (p.w.rows + 1) / 2, warp = (int)threadIdx.x / 32, tok = p.n > 8 ? 16 : 8;
-    long long blocks = gridDim.x, b = blockIdx.x;
-    int row = 2 * (int)(pairs * b / blocks), end = 2 * (int)(pairs * (b + 1) / blocks);
-    int tiles = (end - row + 15) / 16, total = tiles * each, slots = 2 * (DEEP / each + 1);
-    Place c = { row, end, warp * each, warp * each, each, steps };
-    Step<KIND> ring[DEEP];
-#pragma unroll
-    for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c);
-    pdl_launch();
-    pdl_wait();
-    Staged x;
-    x.x = dynamic_shared();
-    x.line = staged_line(KIND, p.w.depth);
-    x.blocks = p.w.depth / 32;
-    x.d = (float *)(void *)(x.x + p.n * x.line);
-    float *shares = x.d + (KIND >= Q8 ? p.n * x.blocks : 0);
-    float acc[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
-    stage<KIND>(&p, &x, shares + slots * WARPS * tok * 16);
-    Best best = { -INFINITY, 0x7fffffff };
-    int step = 0, tile = 0, finished = 0; /* step: of this warp's, within the tile */
-    for (int done = 0; done < total; done += DEEP) {
-#pragma unroll
-        for (int i = 0; i < DEEP; i++) {
-            if (done + i >= total) continue;
-            if (warp * each + step < steps)
-                multiply<KIND>(acc, &ring[i], &x, warp * each + step, p.n, tok > 8);
-            fetch<KIND>(&ring[i], &p.w, &c);
-            if (++step < each) continue;
-            leave(shares, tile++ % slots, tok, acc);
-            step = 0;
-#pragma unroll
-            for (int k = 0; k < 4; k++) acc[0][k] = acc[1][k] = 0;
-        }
-        if (tile == finished) continue;
-        __syncthreads();
-        finish_tiles(&p, shares, slots, tok, finished, tile - finished, row, end, &best);
-        finished = tile;
-    }
-    if (p.after == AFTER_LOGITS) finish_best(&p, best);
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 7. Forward for many tokens: the functions of run.c one after the other. Three types of
+ * 4. Forward for many tokens: the functions of run.c one after the other. Three types of
  * activations make three versions of the small kernels; ACTS names the right one. */
 
 #define ACTS(e, name, kernel, grid, ...)                                                           \
@@ -1355,8 +607,8 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 2) few_kernel(Pro
 static Cache cache_of(const Engine *e, int layer) {
     const Config *c = &e->model->config;
     Cache k = { e->keys, e->values, e->cache_kind, e->n_ctx, c->n_kv_heads, e->head };
-    size_t bytes = (size_t)layer * (size_t)e->opt.n_seq * (size_t)c->n_kv_heads *
-                   (size_t)e->n_ctx * (size_t)e->head * cache_size(e->cache_kind);
+    size_t bytes = (size_t)layer * (size_t)e->opt.n_seq * (size_t)c->n_kv_heads * (size_t)e->n_ctx *
+                   (size_t)e->head * cache_size(e->cache_kind);
     k.keys += bytes;
     k.values += bytes;
     return k;
@@ -1403,8 +655,15 @@ template <int D> static void launch_attention(Engine *e, const Attention *a, dim
 /* attn_out of n tokens, which n_tiles tiles (those of `m` on the device) cover. */
 static void attend(Engine *e, const Meta *m, int layer, int n_tiles, int n_splits) {
     const Config *c = &e->model->config;
-    Attention a = { e->attn_out, (const bf16 *)e->q, cache_of(e, layer), m->tile,
-                    n_splits > 1 ? e->parts : NULL, e->tickets, c->n_heads, c->head_dim, e->s_q,
+    Attention a = { e->attn_out,
+                    (const bf16 *)e->q,
+                    cache_of(e, layer),
+                    m->tile,
+                    n_splits > 1 ? e->parts : NULL,
+                    e->tickets,
+                    c->n_heads,
+                    c->head_dim,
+                    e->s_q,
                     e->half == BF16 };
     dim3 grid((unsigned)n_splits, (unsigned)c->n_kv_heads, (unsigned)n_tiles);
     if (e->head == 32) launch_attention<32>(e, &a, grid);
@@ -1418,16 +677,18 @@ template <class A, class C> static void attend_plain(Engine *e, int layer, int n
     const Config *c = &e->model->config;
     size_t shared = (size_t)(4 * c->head_dim + 8) * 4;
     launch(&e->queue, "attention_plain_kernel", attention_plain_kernel<A, C>,
-           dim3((unsigned)n, (unsigned)c->n_heads), 128, shared, e->attn_out,
-           (const float *)e->q, cache_of(e, layer), (const int *)e->meta.pos,
-           (const int *)e->meta.seq, c->n_heads, c->head_dim, e->s_q);
+           dim3((unsigned)n, (unsigned)c->n_heads), 128, shared, e->attn_out, (const float *)e->q,
+           cache_of(e, layer), (const int *)e->meta.pos, (const int *)e->meta.seq, c->n_heads,
+           c->head_dim, e->s_q);
 }
 
 static void attend_many(Engine *e, int layer, int n, int n_tiles) {
     bool narrow = e->cache_kind == FP8, half = e->half == BF16;
     if (e->flash) return attend(e, &e->meta, layer, n_tiles, 1);
     if (e->exact) return attend_plain<float, float>(e, layer, n);
-    if (half) return narrow ? attend_plain<bf16, fp8>(e, layer, n) : attend_plain<bf16, bf16>(e, layer, n);
+    if (half)
+        return narrow ? attend_plain<bf16, fp8>(e, layer, n)
+                      : attend_plain<bf16, bf16>(e, layer, n);
     return narrow ? attend_plain<f16, fp8>(e, layer, n) : attend_plain<f16, bf16>(e, layer, n);
 }
 
@@ -1450,8 +711,8 @@ static void attention_block(Engine *e, int layer, int n, int n_tiles) {
     const Layer *y = &e->layer[layer];
     int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
     dim3 rows((unsigned)n);
-    ACTS(e, "norm_kernel", norm_kernel, rows, e->normed, e->x, y->attn_norm, NULL, c->dim,
-         e->s_dim, c->norm_eps);
+    ACTS(e, "norm_kernel", norm_kernel, rows, e->normed, e->x, y->attn_norm, NULL, c->dim, e->s_dim,
+         c->norm_eps);
     watch(e, "attn_norm", layer, e->normed, e->s_dim, 0, n, c->dim);
     product(e, e->qkv, e->s_qkv, e->normed, e->s_dim, &y->qkv, n, false, true);
     ACTS(e, "rope_kernel", rope_kernel, rows, e->q, e->qkv, cache_of(e, layer), e->angles,
@@ -1515,19 +776,21 @@ static float *forward_many(Engine *e, int n, int n_tiles, int wanted) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 8. Forward for few tokens: five kernels a layer, recorded once for each n as a graph */
+ * 5. Forward for few tokens: five kernels a layer, recorded once for each n as a graph */
 
 static void few(Engine *e, const Product *p, const char *name) {
     Queue q = { e->queue.stream, e->gpu.cc >= 90 };
     size_t shared = few_shared(p->w.kind, p->w.depth, p->n);
     int most = div_up(p->w.rows, 2);
     dim3 grid((unsigned)(e->gpu.n_sm < most ? e->gpu.n_sm : most));
-    switch (p->w.kind) {
-    case F16: launch(&q, name, few_kernel<F16>, grid, THREADS, shared, *p); break;
-    case BF16: launch(&q, name, few_kernel<BF16>, grid, THREADS, shared, *p); break;
-    case Q8: launch(&q, name, few_kernel<Q8>, grid, THREADS, shared, *p); break;
-    default: launch(&q, name, few_kernel<Q4>, grid, THREADS, shared, *p);
-    }
+    static void (*const kernel[][2])(Product) = {
+        { NULL, NULL }, /* float32 takes the plain kernels */
+        { few_kernel<F16, false>, few_kernel<F16, true> },
+        { few_kernel<BF16, false>, few_kernel<BF16, true> },
+        { few_kernel<Q8, false>, few_kernel<Q8, true> },
+        { few_kernel<Q4, false>, few_kernel<Q4, true> },
+    };
+    launch(&q, name, kernel[p->w.kind][p->n > 8], grid, THREADS, shared, *p);
 }
 
 /* What all products have in common. */
@@ -1623,7 +886,7 @@ static float *forward_few(Engine *e, int n, int wanted) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 9. The engine */
+ * 6. The engine */
 
 /* The smallest size that the attention kernel exists for; 0: it does not. */
 static int padded_head(int D) {

@@ -242,7 +242,7 @@ inline void set_up(unsigned n, unsigned number) {
         f->asleep = nullptr;
         f->where = "its start";
         f->group = 0;
-        prepare(&f->context, f->stack, STACK);
+        prepare(&f->context, f->stack, STACK - i % 32 * 320); /* not all in one cache set */
     }
     std::fill(block.shared.begin(), block.shared.end(), (unsigned char)0xff); /* NaN */
 }
@@ -361,8 +361,9 @@ inline unsigned float_to_small(float f, int exponent, int mantissa) {
     return h | (std::signbit(f) ? 1u << (exponent + mantissa) : 0);
 }
 inline float half_bits_to_float(uint16_t h) {
-    if ((h & 0x7c00) == 0x7c00) return h & 0x3ff ? NAN : h & 0x8000 ? -INFINITY : INFINITY;
-    return small_to_float(h, 5, 10);
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, body = (uint32_t)(h & 0x7fff) << 13;
+    if (body >= 0x0f800000) return __uint_as_float(sign | body | 0x7f800000);
+    return __uint_as_float(sign | __float_as_uint(__uint_as_float(body) * 0x1p112f));
 }
 inline uint16_t float_to_half_bits(float f) { /* of at most 65504 */
     return std::isnan(f) ? 0x7e00 : (uint16_t)float_to_small(f, 5, 10);
@@ -401,21 +402,20 @@ template <int N> inline void cp_async_wait() { /* all but the N youngest groups 
 /* Four 8 x 8 matrices of 16-bit numbers: lane l gives the address of row l % 8 of matrix l / 8 and
  * gets, of each matrix, numbers 2 (l % 4) and the next of row l / 4; transposed: of column l / 4. */
 template <bool TRANSPOSED> inline void ldmatrix_x4(uint32_t r[4], const void *row) {
+    struct Row {
+        uint16_t number[8];
+    } mine;
     if ((uintptr_t)row % 16) emu::fault("a row is not aligned", "ldmatrix");
-    unsigned l = emu::self->lane;
-    emu::exchange(row, "ldmatrix", [&](auto box) {
+    memcpy(&mine, row, sizeof mine);
+    unsigned l = emu::self->lane, i = l / 4, j = l % 4 * 2;
+    emu::exchange(mine, "ldmatrix", [&](auto box) {
         for (unsigned m = 0; m < 4; m++) {
-            uint16_t v[2];
-            for (unsigned h = 0; h < 2; h++) {
-                unsigned i = l / 4, j = l % 4 * 2 + h;
-                if (TRANSPOSED) std::swap(i, j);
-                v[h] = ((const uint16_t *)box(m * 8 + i))[j];
-            }
-            r[m] = v[0] | (uint32_t)v[1] << 16;
+            uint16_t lo = TRANSPOSED ? box(m * 8 + j).number[i] : box(m * 8 + i).number[j];
+            uint16_t hi = TRANSPOSED ? box(m * 8 + j + 1).number[i] : box(m * 8 + i).number[j + 1];
+            r[m] = lo | (uint32_t)hi << 16;
         }
         return 0;
     });
-    __syncwarp(); /* nobody overwrites a row before all have read it */
 }
 
 /* c (16, 8) += a (16, k) b (k, 8), of 32-bit words that hold k / 8 numbers each: lane l has of a
@@ -632,7 +632,9 @@ enum { CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT, CUBLAS_DEFAULT_MATH };
 enum { CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16 };
 typedef void *cublasHandle_t;
 inline const char *cublasGetStatusString(cublasStatus_t) { return "an error"; }
-inline cublasStatus_t cublasCreate(cublasHandle_t *h) { return *h = nullptr, CUBLAS_STATUS_SUCCESS; }
+inline cublasStatus_t cublasCreate(cublasHandle_t *h) {
+    return *h = nullptr, CUBLAS_STATUS_SUCCESS;
+}
 inline cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 inline cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) {
     return CUBLAS_STATUS_SUCCESS;
@@ -643,15 +645,27 @@ inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) {
 }
 
 namespace emu {
-inline float get(const void *p, cudaDataType_t t, size_t i) {
-    if (t == CUDA_R_32F) return ((const float *)p)[i];
-    uint16_t h = ((const uint16_t *)p)[i];
-    return t == CUDA_R_16F ? half_bits_to_float(h) : bf16_bits_to_float(h);
+/* n vectors of k numbers, as float32. */
+inline std::vector<float> widen(const void *p, cudaDataType_t t, int n, int k, int stride) {
+    std::vector<float> v;
+    v.reserve((size_t)n * (size_t)k);
+    for (size_t j = 0; j < (size_t)n; j++)
+        for (size_t at = j * (size_t)stride, i = at; i < at + (size_t)k; i++)
+            v.push_back(t == CUDA_R_32F   ? ((const float *)p)[i]
+                        : t == CUDA_R_16F ? half_bits_to_float(((const uint16_t *)p)[i])
+                                          : bf16_bits_to_float(((const uint16_t *)p)[i]));
+    return v;
 }
-inline void set(void *p, cudaDataType_t t, size_t i, float v) {
+inline void narrow(void *p, cudaDataType_t t, size_t i, float v) {
     if (t == CUDA_R_32F) ((float *)p)[i] = v;
     if (t == CUDA_R_16F) ((uint16_t *)p)[i] = float_to_half_bits(v);
     if (t == CUDA_R_16BF) ((uint16_t *)p)[i] = float_to_bf16_bits(v);
+}
+inline float dot(const float *a, const float *b, int k) {
+    float lane[8] = { 0 }, sum = 0;
+    for (int i = 0; i < k; i++) lane[i % 8] += a[i] * b[i];
+    for (float l : lane) sum += l;
+    return sum;
 }
 } // namespace emu
 
@@ -665,14 +679,12 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasO
     if (ta != CUBLAS_OP_T || tb != CUBLAS_OP_N || lda < k || ldb < k || ldc < m || at != bt)
         emu::fault("operands do not fit", "cublasGemmEx");
     emu::submit([=] {
+        std::vector<float> x = emu::widen(a, at, m, k, lda), y = emu::widen(b, bt, n, k, ldb);
         for (size_t j = 0; j < (size_t)n; j++)
-            for (size_t i = 0; i < (size_t)m; i++) {
-                float sum = 0;
-                for (size_t l = 0; l < (size_t)k; l++)
-                    sum += emu::get(a, at, i * (size_t)lda + l) *
-                           emu::get(b, bt, j * (size_t)ldb + l);
+            for (size_t i = 0, wide = (size_t)k; i < (size_t)m; i++) {
                 size_t to = j * (size_t)ldc + i;
-                emu::set(c, ct, to, al * sum + (be != 0 ? be * emu::get(c, ct, to) : 0));
+                float old = be != 0 ? be * ((const float *)c)[to] : 0; /* added to float32 only */
+                emu::narrow(c, ct, to, al * emu::dot(&x[i * wide], &y[j * wide], k) + old);
             }
     });
     return CUBLAS_STATUS_SUCCESS;
