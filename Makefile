@@ -100,8 +100,8 @@ endef
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train fixtures \
-        mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train \
+        bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -153,6 +153,12 @@ build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/
 
 bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py
+
+build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
+	$(PYTHON) bench/speculate.py
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

@@ -24,10 +24,12 @@
  *           7 chat, 8 perplexity and dumps, 9 command line.
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
-#include "opencoder.h" /* Model, Batch, EngineBackend, matmul, tokenizer */
-#include "lora.h"      /* Lora, lora_open, lora_find */
-#include "json.h"      /* json strings for --logprobs */
-#include <time.h>      /* time: the default seed */
+#include "opencoder.h"  /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "lora.h"       /* Lora, lora_open, lora_find */
+#include "speculate.h"  /* Speculation: several tokens from one pass */
+#include "json.h"       /* json strings for --logprobs */
+#include "perplexity.h" /* argmax, score_text, dump_watch */
+#include <time.h>       /* time: the default seed */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
 #endif
@@ -342,13 +344,6 @@ const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engi
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
 
-static int argmax(const float *x, int n) {
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
 typedef struct {
     float p;
     int id;
@@ -480,14 +475,19 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *dump, *lora;
-    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *against,
+        *dump, *lora, *draft;
+    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
-    bool exact, no_echo, no_special, verify, quiet;
+    bool exact, no_echo, no_special, verify, quiet, speculate_always;
     TextList stop;
-} opt = {
-    .mode = "generate", .n_new = 256, .batch = 64, .seed = -1, .top_p = 0.9, .repeat_penalty = 1
-};
+} opt = { .mode = "generate",
+          .n_new = 256,
+          .batch = 64,
+          .seed = -1,
+          .top_p = 0.9,
+          .repeat_penalty = 1,
+          .speculate = 16 };
 
 typedef struct {
     Model *model;
@@ -496,7 +496,9 @@ typedef struct {
     Engine *engine;
     Lora lora;
     Sampler sampler;
-    int n_ctx, n_batch, pos;                 /* pos: tokens of the sequence so far */
+    Speculation speculation;
+    Model draft;             /* --draft; its weights are mapped only if opt.draft is set */
+    int n_ctx, n_batch, pos; /* pos: tokens of the sequence so far */
     size_t n_prompt, n_generated, n_decoded; /* n_decoded: generated tokens that were fed again */
     double prompt_seconds, seconds;
 } Session;
@@ -517,6 +519,7 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
         }
         Batch b = { k, token + done, seq, pos, want };
         logits = s->backend->forward(s->engine, &b);
+        spec_prompt(&s->speculation, token + done, s->pos, k);
         if (all) memcpy(all + done * vocab, logits, (size_t)k * vocab * sizeof *all);
         s->pos += k;
         done += (size_t)k;
@@ -528,12 +531,8 @@ static float *feed(Session *s, const int *token, size_t n, float *all) {
     return logits;
 }
 
-/* A logit that is not finite says that the weights or the arithmetic are broken. */
 static void check_logits(const Session *s, const float *logits) {
-    for (int i = 0; i < s->model->config.vocab_size; i++)
-        if (!isfinite(logits[i]))
-            die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
-                s->model->path, i, s->pos - 1, (double)logits[i]);
+    check_finite(s->model, logits, s->pos - 1);
 }
 
 /* Rows of the embedding without a token, or with an unused one, are never chosen. */
@@ -605,8 +604,8 @@ static int generate(Session *s, float *logits, TextOut *out) {
             if (!opt.quiet) fprintf(stderr, "\ncontext of %d tokens is full\n", s->n_ctx);
             break;
         }
-        if (made && !(logits = feed(s, &id, 1, NULL))) break; /* Ctrl-C came first */
-        s->n_decoded += made > 0;
+        size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
+        if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
         check_logits(s, logits);
         mask_unused(s, logits);
@@ -630,27 +629,33 @@ static int generate(Session *s, float *logits, TextOut *out) {
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
  * read, plus the cache at the present position. */
-static double bytes_per_token(const Session *s) {
-    const Config *c = &s->model->config;
+static double bytes_per_token(const Model *m, int pos) {
+    const Config *c = &m->config;
     double bytes = 0;
     int n;
     TensorSpec *specs = tensor_specs(c, &n);
     for (int i = 0; i < n; i++) {
         bool embedding = !strcmp(specs[i].name, "token_embd.weight");
         if (!embedding || c->tied)
-            bytes += (double)tensor_bytes(gguf_tensor(&s->model->gguf, specs[i].name));
+            bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * s->pos;
+    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * pos;
 }
 
 static void print_rates(const Session *s) {
     if (opt.quiet) return;
-    double rate = s->seconds > 0 ? (double)s->n_decoded / s->seconds : 0;
+    const Speculation *p = &s->speculation;
+    double per_second = s->seconds > 0 ? 1 / s->seconds : 0;
+    double bytes = (double)p->passes * bytes_per_token(s->model, s->pos);
+    if (opt.draft) bytes += (double)p->draft.passes * bytes_per_token(&s->draft, s->pos);
+    if (p->proposed)
+        fprintf(stderr, "speculation: %zu proposed, %zu accepted, %.2f tokens a pass\n",
+                p->proposed, p->accepted, (double)s->n_decoded / (double)p->passes);
     if (s->sampler.temperature > 0) fprintf(stderr, "seed %lld\n", (long long)opt.seed);
     fprintf(stderr, "prompt %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f GB/s\n",
             s->n_prompt, s->prompt_seconds > 0 ? (double)s->n_prompt / s->prompt_seconds : 0,
-            s->n_generated, rate, rate * bytes_per_token(s) * 1e-9);
+            s->n_generated, (double)s->n_decoded * per_second, bytes * per_second * 1e-9);
 }
 
 /* The logits after a whole prompt, which must fit into the context. Ctrl-C may cut it short. */
@@ -660,6 +665,7 @@ static float *feed_prompt(Session *s, const Ids *ids) {
     float *logits = feed(s, ids->id, ids->n, NULL);
     s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
+    spec_prompt_end(&s->speculation, s->pos, s->prompt_seconds / (double)s->n_prompt);
     return logits;
 }
 
@@ -802,106 +808,49 @@ static void run_chat(Session *s, const Buf *first) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 8. Perplexity and dumps */
+ * 8. Perplexity and dumps: perplexity.h, between the command line and the text */
 
-/* -log p(id) in nats from one row of logits. */
-static double surprise(const float *logits, int n_vocab, int id) {
-    double sum = 0;
-    float max = logits[argmax(logits, n_vocab)];
-    for (int i = 0; i < n_vocab; i++) sum += exp((double)(logits[i] - max));
-    return (double)max + log(sum) - (double)logits[id];
+/* Opens --against's model to predict the same windows, with float32 activations. */
+static Predictor open_base(Model *m, const Session *s) {
+    model_open(m, opt.against, opt.verify);
+    if (m->config.vocab_size != s->model->config.vocab_size)
+        die("--against %s: a vocabulary of %d, expected the model's %d", opt.against,
+            m->config.vocab_size, s->model->config.vocab_size);
+    if (s->n_ctx > m->config.max_ctx)
+        die_usage("-c: %d, expected at most %d, what %s was trained for", s->n_ctx,
+                  m->config.max_ctx, opt.against);
+    EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = true };
+    return (Predictor){ m, s->backend, s->backend->open(m, &o), s->n_ctx, s->n_batch };
 }
 
-static void print_perplexity(double nats, size_t tokens, size_t bytes) {
-    double mean = nats / (double)tokens, bits = bytes ? nats / log(2) / (double)bytes : 0;
-    printf("perplexity %.4f, %.4f nats a token, %.4f bits per byte, %zu tokens, %zu bytes\n",
-           exp(mean), mean, bits, tokens, bytes);
-}
-
-/* Mean surprise of a text. Windows of n_ctx tokens advance by half their length and only the second
- * half counts (in the first window, all of it), so every token but the first is predicted once,
- * from at least n_ctx / 2 tokens where the text has them. */
 static void run_perplexity(Session *s, const Buf *text) {
     Ids ids = { 0 };
-    size_t n_vocab = (size_t)s->model->config.vocab_size, counted = 0;
-    double nats = 0;
+    Model other;
+    Predictor p = { s->model, s->backend, s->engine, s->n_ctx, s->n_batch }, base = { 0 };
     tokenizer_encode_prompt(s->tokenizer, text->data, text->n, false, &ids);
     if (ids.n < 2) die("%s: %zu tokens, expected at least 2", opt.perplexity, ids.n);
     if (s->n_ctx < 2) die_usage("-c: %d, expected at least 2 for --perplexity", s->n_ctx);
+    if (opt.against) base = open_base(&other, s);
+    Score score = score_text(&p, opt.against ? &base : NULL, ids.id, ids.n, &interrupted,
+                             !opt.quiet && isatty(2));
     /* The first token is predicted only if BOS stands before it; else its bytes do not count. */
     size_t skipped =
         s->model->vocab.add_bos ? 0 : tokenizer_piece(s->tokenizer, ids.id[0], false).n;
-    float *logits = xcalloc((size_t)s->n_batch * n_vocab, sizeof *logits, "logits");
-    size_t half = (size_t)s->n_ctx / 2 ? (size_t)s->n_ctx / 2 : 1;
-    for (size_t start = 0, done = 1; done < ids.n && !interrupted; start += half) {
-        size_t end = start + (size_t)s->n_ctx < ids.n ? start + (size_t)s->n_ctx : ids.n;
-        s->backend->cut(s->engine, 0, s->pos = 0);
-        for (size_t i = start; i < end; i += (size_t)s->n_batch) {
-            size_t n = end - i < (size_t)s->n_batch ? end - i : (size_t)s->n_batch;
-            feed(s, ids.id + i, n, logits);
-            for (size_t j = i; !interrupted && j < i + n && j + 1 < ids.n; j++) {
-                check_logits(s, logits + (j - i) * n_vocab);
-                if (j + 1 < done || j + 1 >= end) continue;
-                nats += surprise(logits + (j - i) * n_vocab, (int)n_vocab, ids.id[j + 1]);
-                counted++;
-            }
-        }
-        done = end;
-        if (!opt.quiet && isatty(2)) fprintf(stderr, "\r%zu of %zu tokens", done, ids.n);
-    }
-    if (!opt.quiet && isatty(2)) fputs("\n", stderr);
-    if (!interrupted) print_perplexity(nats, counted, text->n - skipped);
-    free(logits);
+    if (!interrupted) print_score(&score, text->n - skipped);
+    if (!interrupted && opt.against) print_score_against(&score, opt.against);
+    if (opt.against) base.backend->close(base.engine), model_close(&other);
     free(ids.id);
-}
-
-/* Everything the forward pass of the prompt computes, as tensors of one GGUF file: blk.N.NAME, or
- * NAME for what is outside the layers. */
-typedef struct {
-    char name[64];
-    float *data;
-    int rows, cols;
-} Dumped;
-typedef struct {
-    Dumped *item;
-    size_t n;
-} Dump;
-
-static void dump_watch(void *arg, const char *name, int layer, const float *data, int rows,
-                       int cols) {
-    Dump *d = arg;
-    size_t bytes = (size_t)rows * (size_t)cols * sizeof *data;
-    d->item = xrealloc(d->item, d->n + 1, sizeof *d->item, "activations");
-    Dumped *item = &d->item[d->n++];
-    if (layer < 0)
-        snprintf(item->name, sizeof item->name, "%s", name);
-    else
-        snprintf(item->name, sizeof item->name, "blk.%d.%s", layer, name);
-    item->data = memcpy(xcalloc(bytes, 1, "activations"), data, bytes);
-    item->rows = rows;
-    item->cols = cols;
 }
 
 static void run_dump(Session *s, const Buf *prompt, Dump *d) {
     Ids ids = { 0 };
-    GgufWriter w = { 0 };
     tokenizer_encode_prompt(s->tokenizer, prompt->data, prompt->n, !opt.no_special, &ids);
     if (ids.n == 0 || ids.n > (size_t)s->n_batch)
         die_usage("--dump-activations: a prompt of %zu tokens, expected 1 to %d; see -b", ids.n,
                   s->n_batch);
     feed_prompt(s, &ids);
     if (interrupted) die("--dump-activations: interrupted, expected the whole prompt");
-    gguf_put_str(&w, "general.architecture", str_of("activations"));
-    gguf_put_array(&w, "tokens", GV_I32, ids.n, ids.id);
-    for (size_t i = 0; i < d->n; i++)
-        gguf_add(&w, d->item[i].name, T_F32, d->item[i].rows, d->item[i].cols);
-    gguf_begin(&w, opt.dump);
-    for (size_t i = 0; i < d->n; i++) {
-        gguf_write(&w, d->item[i].data, (size_t)d->item[i].rows * (size_t)d->item[i].cols * 4);
-        free(d->item[i].data);
-    }
-    gguf_end(&w);
-    free(d->item);
+    dump_write(d, opt.dump, ids.id, ids.n);
     free(ids.id);
 }
 
@@ -945,6 +894,12 @@ static const Option options[] = {
     { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.lora, 0, 0, "apply an adapter to the model" },
     { 0, "lora-scale", NULL, "X", OPT_FLOAT, &opt.lora_scale, -1000, 1000,
       "apply it X times; 0: not at all" },
+    { 0, "speculate", NULL, "N", OPT_INT, &opt.speculate, 0, SPEC_MOST,
+      "guess up to N tokens ahead where it pays: same text, sooner; 0: never" },
+    { 0, "speculate-always", NULL, NULL, OPT_FLAG, &opt.speculate_always, 0, 0,
+      "guess whether it pays or not" },
+    { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
+      "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
@@ -957,6 +912,8 @@ static const Option options[] = {
       "JSON lines: each token and the N likeliest" },
     { 0, "perplexity", NULL, "FILE", OPT_TEXT, &opt.perplexity, 0, 0,
       "how well the model predicts a text" },
+    { 0, "against", NULL, "BASE", OPT_TEXT, &opt.against, 0, 0,
+      "and how far from what the model BASE predicts" },
     { 0, "dump-activations", NULL, "FILE", OPT_TEXT, &opt.dump, 0, 0,
       "write all intermediate results as GGUF" },
     { 0, "verify", NULL, NULL, OPT_FLAG, &opt.verify, 0, 0,
@@ -1029,10 +986,19 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
     s->backend = &cpu_engine;
     s->engine = s->backend->open(m, &o);
+    spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
+    s->speculation.most = (int)opt.speculate;
+    s->speculation.always = opt.speculate_always;
+    s->speculation.draft.interrupted = &interrupted;
+    if (opt.draft) {
+        model_open(&s->draft, opt.draft, opt.verify);
+        draft_open(&s->speculation.draft, &s->draft, &m->vocab, s->backend, &o);
+    }
     if (opt.seed < 0) opt.seed = (int64_t)time(NULL);
     s->sampler = (Sampler){ .temperature = (float)opt.temperature,
                             .top_p = (float)opt.top_p,
@@ -1043,6 +1009,8 @@ static void session_open(Session *s, Model *m, Dump *dump) {
 }
 
 static void session_close(Session *s) {
+    spec_close(&s->speculation);
+    if (opt.draft) model_close(&s->draft);
     s->backend->close(s->engine);
     tokenizer_free(s->tokenizer);
     lora_free(&s->lora);
@@ -1078,6 +1046,8 @@ int main(int argc, char **argv) {
         die_usage("-m: '%s', expected generate or chat", opt.mode);
     if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
         die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
+    if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
+    if (opt.against && !opt.perplexity) die_usage("--against without --perplexity, expected both");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from bench import MACHINE, ROOT, output_of, processor
+from common import ROOT, machine, processor
 
 SHAPE = dict(dim=512, hidden=1536, layers=8, heads=8, kv_heads=8, head_dim=64, vocab=8192)
 # What PyTorch frees stays with the process, instead of coming back as page faults in every step.
@@ -103,14 +103,14 @@ def measure(steppers, rounds):
     in every round."""
     seconds, peak = {name: [] for name in steppers}, []
     for number in range(rounds):
-        machine = MACHINE.search(output_of("stdout", "build/machine", 64))
-        peak.append(1e9 * float(machine.group(2)))
+        limit = machine(64)
+        peak.append(1e9 * limit.float32)
         for name, (process, word) in steppers.items():
             seconds[name].append(process.step(word))
         print(f"round {number + 1} of {rounds}: {peak[-1] / 1e9:.1f} GFLOP/s, " +
               ", ".join(f"{name} {taken[-1][0]:.3f} s" for name, taken in seconds.items()),
               file=sys.stderr)
-    return seconds, peak, machine.group(3)
+    return seconds, peak, int(limit.threads)
 
 
 def report(seconds, peak, threads, options):

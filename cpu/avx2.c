@@ -6,7 +6,67 @@
 #else
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#include "x86.h" /* TILE */
+#include "x86.h"   /* TILE */
+#include <cpuid.h> /* __get_cpuid */
+
+/* ------------------------------------------------------------------------------------------------
+ * The vocabulary of kernels.h */
+
+typedef __m256 V;
+#define LANES 8
+
+INLINE V v_zero(void) { return _mm256_setzero_ps(); }
+INLINE V v_set1(float f) { return _mm256_set1_ps(f); }
+INLINE V v_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void v_store(float *p, V a) { _mm256_storeu_ps(p, a); }
+INLINE V v_add(V a, V b) { return _mm256_add_ps(a, b); }
+INLINE V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
+INLINE V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+INLINE V v_max(V a, V b) { return _mm256_max_ps(a, b); }
+INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE V v_round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+INLINE __m256i first_lanes(int n) {
+    const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), number);
+}
+INLINE V v_load_part(const float *p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+INLINE void v_store_part(float *p, V a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
+
+INLINE V widen_f16(__m128i halves) { return _mm256_cvtph_ps(halves); }
+INLINE V widen_bf16(__m128i halves) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+INLINE __m128i load_16_bits(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+INLINE __m128i load_16_bits_part(const uint8_t *p, int n) {
+    uint8_t copy[16] = { 0 };
+    memcpy(copy, p, 2 * (size_t)n);
+    return load_16_bits(copy);
+}
+INLINE V v_load_f16(const uint8_t *p) { return widen_f16(load_16_bits(p)); }
+INLINE V v_load_bf16(const uint8_t *p) { return widen_bf16(load_16_bits(p)); }
+INLINE V v_load_f16_part(const uint8_t *p, int n) { return widen_f16(load_16_bits_part(p, n)); }
+INLINE V v_load_bf16_part(const uint8_t *p, int n) { return widen_bf16(load_16_bits_part(p, n)); }
+INLINE V v_load_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE V v_pow2(V n) {
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+INLINE float v_fold(V a) {
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+INLINE float v_fold_max(V a) {
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * gemm */
 
 TILE(avx2, 6, 8, __m256, 8, _mm256_, 1, _mm256_fmadd_ps)
 
@@ -46,8 +106,9 @@ void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, 
 }
 
 static bool avx2_here(void) {
+    unsigned a, b, c = 0, d; /* f16c has no name in clang 14 */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
 }
 
 const Kernels kernels_avx2 = { .name = "avx2",

@@ -12,17 +12,65 @@
 #endif
 #include "x86.h" /* TILE */
 
-#define INLINE static inline __attribute__((always_inline))
-enum {
-    AHEAD = 512
-}; /* bytes to fetch ahead of their use: the hardware alone is late (make bench) */
+/* ------------------------------------------------------------------------------------------------
+ * The vocabulary of kernels.h */
 
-INLINE float fold_avx512(__m512 v) {
+typedef __m512 V;
+#define LANES 16
+
+INLINE V v_zero(void) { return _mm512_setzero_ps(); }
+INLINE V v_set1(float f) { return _mm512_set1_ps(f); }
+INLINE V v_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void v_store(float *p, V a) { _mm512_storeu_ps(p, a); }
+INLINE V v_add(V a, V b) { return _mm512_add_ps(a, b); }
+INLINE V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
+INLINE V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
+INLINE V v_max(V a, V b) { return _mm512_max_ps(a, b); }
+INLINE V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE V v_round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT); }
+
+INLINE __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }
+INLINE V v_load_part(const float *p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+INLINE void v_store_part(float *p, V a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
+
+INLINE V widen_f16(__m256i halves) { return _mm512_cvtph_ps(halves); }
+INLINE V widen_bf16(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+INLINE __m256i load_16_bits(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE __m256i load_16_bits_part(const uint8_t *p, int n) {
+    return _mm256_maskz_loadu_epi16(first_lanes(n), p);
+}
+INLINE V v_load_f16(const uint8_t *p) { return widen_f16(load_16_bits(p)); }
+INLINE V v_load_bf16(const uint8_t *p) { return widen_bf16(load_16_bits(p)); }
+INLINE V v_load_f16_part(const uint8_t *p, int n) { return widen_f16(load_16_bits_part(p, n)); }
+INLINE V v_load_bf16_part(const uint8_t *p, int n) { return widen_bf16(load_16_bits_part(p, n)); }
+INLINE V v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+INLINE V v_pow2(V n) {
+    __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
+}
+INLINE float v_fold(V v) {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
+INLINE float v_fold_max(V v) {
+    __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * matmul */
+
+enum {
+    AHEAD = 512
+}; /* bytes to fetch ahead of their use: the hardware alone is late (make bench) */
 
 /* 16 numbers of a row from number k on, as float32. */
 INLINE __m512 load_avx512(const uint8_t *row, const uint32_t type, int k, __mmask16 mask) {
@@ -52,7 +100,7 @@ INLINE void float_tile(const uint32_t type, const int R, const int T, const Grou
     }
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
-            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = fold_avx512(acc[r][t]);
+            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = v_fold(acc[r][t]);
 }
 
 /* Covers a group with tiles; TILE(R, T, r0, t0) names one. Full groups meet TOKENS tokens at a
@@ -148,7 +196,7 @@ INLINE void int8_tile(const uint32_t type, const int R, const int T, const Group
     }
     for (int r = 0; r < R; r++)
         for (int t = 0; t < T; t++)
-            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = fold_avx512(acc[r][t]);
+            g->y[(size_t)(t0 + t) * g->y_stride + (size_t)(r0 + r)] = v_fold(acc[r][t]);
 }
 
 static void int8_group_avx512(const Group *g, const Rounded *x) {

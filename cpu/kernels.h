@@ -12,6 +12,25 @@
 
 #include "../opencoder.h" /* storage types, OC_API */
 
+/* A routine with constant arguments becomes one for these arguments, in the place of the call. */
+#define INLINE static inline __attribute__((always_inline, unused))
+#define UNROLL _Pragma("GCC unroll 16") /* gcc: without it the sums move to memory */
+
+/* The vocabulary of vectors. A level's file says what these mean there; what is written with them
+ * is the same code on every level. V: a vector of LANES float32.
+ *   v_zero() v_set1(f)             every lane 0, f
+ *   v_load(p) v_store(p, a)        LANES numbers from p on, at any address
+ *   v_load_part(p, n)              the first n < LANES of them, 0 in the other lanes
+ *   v_store_part(p, a, n)          the first n
+ *   v_load_f16(p) v_load_bf16(p)   and _part: numbers of 16 bits, widened
+ *   v_load_i8(p)                   LANES int8, as float32
+ *   v_add v_sub v_mul(a, b)        lane by lane
+ *   v_max(a, b)                    a > b ? a : b, so b where one of them is NaN
+ *   v_fma(a, b, c)                 a b + c in one rounding (plain: where the target has that)
+ *   v_round(a)                     to the nearest whole number, of two the even one
+ *   v_pow2(n)                      2^n, n whole and from -126 to 127
+ *   v_fold(a) v_fold_max(a)        sum, maximum of the lanes: lane l takes l + LANES/2, .. l + 1 */
+
 /* ------------------------------------------------------------------------------------------------
  * 1. Numbers of 16 bits */
 

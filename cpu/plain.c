@@ -1,9 +1,67 @@
 /* plain.c: the level that runs everywhere, in C that every compiler understands, and the twin that
- * the others are tested against. Sections: 1 matmul, 2 gemm. */
+ * the others are tested against. Sections: 1 the vocabulary, 2 matmul, 3 gemm. */
 #include "kernels.h"
+#pragma GCC diagnostic ignored "-Wpsabi" /* V as an argument: none of these calls is one */
 
 /* ------------------------------------------------------------------------------------------------
- * 1. matmul */
+ * 1. The vocabulary of kernels.h, in the vectors of C that gcc and clang know for every target */
+
+typedef float V __attribute__((vector_size(32)));
+#define LANES 8
+
+/* One rounding for a b + c where the target has such an instruction; the library's fmaf is slow. */
+#if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
+#endif
+
+/* v[l] = what the expression gives for lane l; a copy in memory, because compilers make vector code
+ * of loops over arrays. */
+#define EACH_LANE(expression)                                                                      \
+    float lane[LANES];                                                                             \
+    for (int l = 0; l < LANES; l++) lane[l] = (expression);                                        \
+    return v_load(lane)
+
+INLINE V v_zero(void) { return (V){ 0 }; }
+INLINE V v_set1(float f) { return (V){ f, f, f, f, f, f, f, f }; }
+INLINE V v_load(const float *p) {
+    V a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+INLINE void v_store(float *p, V a) { memcpy(p, &a, sizeof a); }
+INLINE V v_add(V a, V b) { return a + b; }
+INLINE V v_sub(V a, V b) { return a - b; }
+INLINE V v_mul(V a, V b) { return a * b; }
+INLINE V v_max(V a, V b) { EACH_LANE(a[l] > b[l] ? a[l] : b[l]); }
+INLINE V v_fma(V a, V b, V c) { EACH_LANE(MULTIPLY_ADD(a[l], b[l], c[l])); }
+INLINE V v_round(V a) { EACH_LANE(rintf(a[l])); }
+INLINE V v_pow2(V n) { EACH_LANE(bits_to_float((uint32_t)((int)n[l] + 127) << 23)); }
+
+INLINE V v_load_part(const float *p, int n) { EACH_LANE(l < n ? p[l] : 0); }
+INLINE void v_store_part(float *p, V a, int n) { memcpy(p, &a, (size_t)n * sizeof *p); }
+INLINE V v_load_f16_part(const uint8_t *p, int n) { EACH_LANE(l < n ? load_half(p + 2 * l) : 0); }
+INLINE V v_load_bf16_part(const uint8_t *p, int n) {
+    EACH_LANE(l < n ? bf16_to_float(load16(p + 2 * l)) : 0);
+}
+INLINE V v_load_f16(const uint8_t *p) { return v_load_f16_part(p, LANES); }
+INLINE V v_load_bf16(const uint8_t *p) { return v_load_bf16_part(p, LANES); }
+INLINE V v_load_i8(const int8_t *p) { EACH_LANE((float)p[l]); }
+
+INLINE float v_fold(V a) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++) a[l] += a[l + half];
+    return a[0];
+}
+INLINE float v_fold_max(V a) {
+    for (int half = LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++) a[l] = a[l] > a[l + half] ? a[l] : a[l + half];
+    return a[0];
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. matmul */
 
 /* Folds 16 lanes: lane l takes l + 8, then l + 4, l + 2, l + 1. */
 static float fold(float lane[16]) {
@@ -52,14 +110,7 @@ void int8_group_plain(const Group *g, const Rounded *x) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 2. gemm */
-
-/* One rounding for a b + c where the target has such an instruction; the library's fmaf is slow. */
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-#define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)
-#else
-#define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
-#endif
+ * 3. gemm */
 
 static void tile_plain(int kc, const float *a, const float *b, float *c, size_t stride, bool add) {
     float sum[4][16] = { { 0 } };

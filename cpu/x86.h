@@ -6,9 +6,6 @@
 #include "kernels.h"
 #include <immintrin.h> /* _mm256_*, _mm512_* */
 
-/* Begins a file of one instruction set, whatever the compiler was told about the others. */
-#define UNROLL _Pragma("GCC unroll 16") /* gcc: without it the sums move to memory */
-
 /* The tile of R rows and two vectors, for an instruction set with vectors V of L lanes, whose names
  * begin with P; A panels have a step of SLOTS, and one step of the loop is STEP of k. */
 #define TILE(NAME, R, SLOTS, V, L, P, STEP, FMA)                                                   \

@@ -102,6 +102,23 @@ MUTANTS = [
     ("/reset keeps the context", "run.c", "c->s->backend->cut(c->s->engine, 0, c->s->pos = 0);",
      ";", "test_chat"),
 
+    # speculation
+    ("any token passes for the proposed one", "speculate.h",
+     "s->row + 1 < s->rows && s->token[pos] == id;", "s->row + 1 < s->rows;", "test_speculate"),
+    ("the logits are a row behind", "speculate.h", "(size_t)++s->row * s->n_vocab",
+     "(size_t)s->row++ * s->n_vocab", "test_speculate"),
+    ("proposals go beyond the context", "speculate.h",
+     "s->most < s->n_ctx - 1 - pos ? s->most : s->n_ctx - 1 - pos;", "s->most;", "test_speculate"),
+    ("lookup proposes what it has found", "speculate.h", "s->match = i + 1;", "s->match = i;",
+     "test_speculate"),
+    ("the draft believes its old cache", "draft.h", "&& d->cached[same] == token[same]) same++;",
+     ") same++;", "test_speculate"),
+    ("a draft of any vocabulary", "draft.h", "if (draft->token[i].n != v->token[i].n ||",
+     "if (0 && draft->token[i].n != v->token[i].n &&", "test_speculate"),
+    ("the draft does not read the newest token", "draft.h",
+     "draft_feed(d, token, n_tokens + made);", "draft_feed(d, token, n_tokens - !made + made);",
+     "test_speculate"),
+
     # conversion
     ("q and k keep Hugging Face's order of rows", "export/convert.c",
      "spec[i].permuted && s->halves ? permute_row : NULL",
