@@ -66,7 +66,12 @@ SANITIZED := $(PROGRAMS:%=build/asan/%)
 else
 export OC_BAD_BIN := .
 endif
-TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED)
+include cuda.mk
+ifneq ($(CXX_HERE),yes)
+TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
+TESTS := $(filter-out test_cuda,$(TESTS))
+endif
+TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
 define VARIANT
@@ -111,7 +116,7 @@ all: $(PROGRAMS) ## build run, train, tokenizer and convert
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
-	    printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	    printf "make %-11s %s\n", $$1, $$2 }' Makefile cuda.mk
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
@@ -168,4 +173,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS)
+	rm -rf build $(PROGRAMS) runcuda runcuda-emu

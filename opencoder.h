@@ -635,6 +635,7 @@ typedef struct {
     const Lora *lora; /* NULL: the model as it is. It outlives the engine. */
     bool cache_fp8;   /* cuda_engine: keys and values in 8 bits instead of bf16 */
     bool quiet;       /* no progress on stderr */
+    bool greedy;      /* nobody reads the logits of forward: they are for likeliest alone */
 } EngineOptions;
 
 typedef struct {
@@ -644,6 +645,9 @@ typedef struct {
     /* Forget what follows position pos of sequence seq: rewind, reuse a prompt. */
     void (*cut)(Engine *e, int seq, int pos);
     void (*close)(Engine *e);
+    /* The id of the largest logit, the vocabulary's tokens alone, in a row that forward returned; -1
+     * where a logit is not finite. NULL: this backend leaves that to its callers. */
+    int (*likeliest)(Engine *e, const float *logits);
 } EngineBackend;
 
 extern const EngineBackend cpu_engine, cuda_engine;

@@ -339,7 +339,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
 /* Nothing to undo: attention reads positions 0..pos only, and what follows is written again. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
-const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close };
+const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close, NULL };
 
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
@@ -419,6 +419,14 @@ int sample(Sampler *s, float *logits, int n_vocab) {
  * 5. Text out: bytes of tokens become text on stdout, whole UTF-8 characters at a time. What might
  * be the beginning of a stop string is held back until it is decided. */
 
+#ifdef OC_CUDA /* ./runcuda is this program with the engine of runcuda.cu */
+#define ENGINE cuda_engine
+enum { BATCH = 4096, PROPOSALS = 15 };
+#else
+#define ENGINE cpu_engine
+enum { BATCH = 64, PROPOSALS = 16 };
+#endif
+
 static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */
 
 typedef struct {
@@ -476,24 +484,25 @@ static void text_end(TextOut *t) {
 /* The command line's values; the table in section 9 describes them. */
 static struct {
     const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *against,
-        *dump, *lora, *draft;
+        *dump, *lora, *draft, *cache;
     int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
     bool exact, no_echo, no_special, verify, quiet, speculate_always;
     TextList stop;
 } opt = { .mode = "generate",
           .n_new = 256,
-          .batch = 64,
+          .batch = BATCH,
           .seed = -1,
           .top_p = 0.9,
           .repeat_penalty = 1,
-          .speculate = 16 };
+          .speculate = PROPOSALS };
 
 typedef struct {
     Model *model;
     Tokenizer *tokenizer;
     const EngineBackend *backend;
     Engine *engine;
+    bool greedy; /* the engine finds the likeliest token */
     Lora lora;
     Sampler sampler;
     Speculation speculation;
@@ -590,6 +599,15 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
     free(c);
 }
 
+/* The same as check_logits, mask_unused and argmax, where the logits stand. */
+static int likeliest(const Session *s, const float *logits) {
+    int id = s->backend->likeliest(s->engine, logits);
+    if (id < 0)
+        die("%s: a logit at position %d is not finite; damaged weights?", s->model->path,
+            s->pos - 1);
+    return id;
+}
+
 /* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
  * tokens or the end of the context. Text goes to stdout. Returns the last token where the engine
  * has not seen it yet, for whoever goes on from there, or -1. */
@@ -607,10 +625,9 @@ static int generate(Session *s, float *logits, TextOut *out) {
         size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
         if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
-        check_logits(s, logits);
-        mask_unused(s, logits);
+        if (!s->greedy) check_logits(s, logits), mask_unused(s, logits);
         if (before) memcpy(before, logits, n_vocab * sizeof *before);
-        int next = sample(&s->sampler, logits, (int)n_vocab);
+        int next = s->greedy ? likeliest(s, logits) : sample(&s->sampler, logits, (int)n_vocab);
         if (is_stop(v, next)) break;
         id = next;
         s->n_generated++;
@@ -901,6 +918,10 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
+#ifdef OC_CUDA
+    { 0, "cache", NULL, "TYPE", OPT_TEXT, &opt.cache, 0, 0,
+      "keys and values in bf16 or fp8; --exact: float32" },
+#endif
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
@@ -989,7 +1010,12 @@ static void session_open(Session *s, Model *m, Dump *dump) {
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
-    s->backend = &cpu_engine;
+    s->backend = &ENGINE;
+    s->greedy = s->backend->likeliest && opt.temperature == 0 && opt.repeat_penalty == 1 &&
+                !opt.logprobs && !opt.perplexity && !opt.dump;
+    o.greedy = s->greedy;
+    o.quiet = opt.quiet;
+    o.cache_fp8 = opt.cache && !strcmp(opt.cache, "fp8");
     s->engine = s->backend->open(m, &o);
     spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
     s->speculation.most = (int)opt.speculate;

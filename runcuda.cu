@@ -63,6 +63,7 @@ struct Engine {
     Gpu gpu;
     Queue queue;
     cublasHandle_t blas;
+    bool was_few;      /* the last forward went through section 5 */
     bool exact, flash; /* float32 and plain kernels; attention.h can do it */
     int half;          /* BF16 or F16: the type of activations, unless exact */
     int cache_kind, head, n_ctx, n_splits, few;
@@ -873,11 +874,13 @@ static void start_few(Engine *e, int n) {
     CUDA(cudaGraphLaunch(e->graph[n], e->queue.stream));
 }
 
-/* All rows have logits; only the wanted ones travel. */
+/* All rows have logits; only the wanted ones travel, and if greedy, only the likeliest of each. */
 static float *forward_few(Engine *e, int n, int wanted) {
     size_t V = (size_t)e->model->config.vocab_size;
     start_few(e, n);
-    for (int i = 0; i < wanted; i++)
+    CUDA(cudaMemcpyAsync(e->host_best, e->best, (size_t)n * sizeof(Best), cudaMemcpyDeviceToHost,
+                         e->queue.stream));
+    for (int i = 0; !e->opt.greedy && i < wanted; i++)
         CUDA(cudaMemcpyAsync(e->host_logits + (size_t)i * V,
                              e->logits + (size_t)e->host_few.wanted[i] * V, V * 4,
                              cudaMemcpyDeviceToHost, e->queue.stream));
@@ -1042,7 +1045,7 @@ static int fill_meta(const Engine *e, Meta *m, const Batch *b, int *wanted) {
 }
 
 static float *engine_forward(Engine *e, const Batch *b) {
-    bool is_few = b->n <= e->few;
+    bool is_few = e->was_few = b->n <= e->few;
     int wanted;
     check_batch(e, b);
     int n_tiles = fill_meta(e, is_few ? &e->host_few : &e->host, b, &wanted);
@@ -1052,5 +1055,16 @@ static float *engine_forward(Engine *e, const Batch *b) {
 /* Nothing to undo, as in run.c. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
+static int engine_likeliest(Engine *e, const float *logits) {
+    int V = e->model->config.vocab_size, best = -1;
+    if (e->was_few) return e->host_best[e->host_few.wanted[(logits - e->host_logits) / V]].id;
+    for (int i = 0; i < V; i++) {
+        if (!isfinite(logits[i])) return -1;
+        bool known = i < e->model->vocab.n && e->model->vocab.type[i] != TOK_UNUSED;
+        if (known && (best < 0 || logits[i] > logits[best])) best = i;
+    }
+    return best;
+}
+
 extern "C" const EngineBackend cuda_engine = { engine_open, engine_forward, engine_cut,
-                                               engine_close };
+                                               engine_close, engine_likeliest };
