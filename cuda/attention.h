@@ -153,10 +153,13 @@ __device__ static inline void write_rows(const Attention *a, Running<D> *r, Tile
                                          int group) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
 #pragma unroll
+    for (int half = 0; half < 2; half++) { /* 4 lanes share a row */
+        r->l[half] += __shfl_xor_sync(0xffffffffu, r->l[half], 1);
+        r->l[half] += __shfl_xor_sync(0xffffffffu, r->l[half], 2);
+    }
+#pragma unroll
     for (int half = 0; half < 2; half++) {
         float l = r->l[half];
-        l += __shfl_xor_sync(0xffffffffu, l, 1);
-        l += __shfl_xor_sync(0xffffffffu, l, 2);
         int row = warp * 16 + lane / 4 + half * 8;
         if (row >= tile.count * group) continue;
         int token = tile.first + row / group, head = kv_head * group + row % group;
@@ -218,7 +221,7 @@ __device__ static inline void merge_splits(const Attention *a, Tile tile, int kv
 }
 
 /* Grid: (splits, kv heads, tiles); 128 threads. D is a.cache.head, the padded head_dim. */
-template <int D, class C> __global__ void __launch_bounds__(128) attention_kernel(Attention a) {
+template <int D, class C> __global__ void __launch_bounds__(128, 2) attention_kernel(Attention a) {
     bf16 *keys = (bf16 *)(void *)dynamic_shared(), *values = keys + TILE_KEYS * (D + 8);
     pdl_launch();
     pdl_wait();

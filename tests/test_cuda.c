@@ -1,8 +1,6 @@
 /* test_cuda.c: the engine of runcuda.cu against that of run.c, on models of random weights whose
  * shapes are made to be awkward. Linked with runcuda.cu as cuda/emu.h runs it on the CPU, or,
- * by make test-gpu, with the one that nvcc made: the checks are the same.
- *
- *     test_cuda [PART]       forward, types, batches, order, errors (all of them without PART)
+ * by bench/gpu_test.sh, with what nvcc made of it: the checks are the same.
  *
  * What holds them together: exact, float32 sums in another order, 1e-5 of the largest logit; the
  * fast types round activations, to 8 bits of mantissa (bf16) or to 127 steps (int8), so a few
@@ -135,38 +133,222 @@ static void compare(const char *name, const Model *m, int n, int chunk, EngineOp
     free(want);
 }
 
-static void test_forward(void) {
+static void test_shapes(void) {
     static const struct {
         const char *name;
-        int dim, hidden, H, K, D, V;
+        int dim, hidden, H, K, D, V, longest;
         uint32_t type;
         double tol;
     } t[] = {
-        { "head 160, bf16", 320, 416, 2, 2, 160, 131, T_BF16, 3e-2 },
-        { "head 128, grouped 4, q8_0", 128, 256, 4, 1, 128, 97, T_Q8_0, 3e-2 },
-        { "head 64, f16", 128, 160, 2, 1, 64, 65, T_F16, 2e-2 },
-        { "head 80, grouped 2, q4_0", 160, 288, 2, 1, 80, 129, T_Q4_0, 4e-2 },
-        { "head 20, bf16", 60, 100, 6, 2, 20, 77, T_BF16, 3e-2 },
-        { "head 200, grouped 3, bf16", 96, 64, 3, 1, 200, 50, T_BF16, 3e-2 },
+        { "head 160, bf16", 320, 416, 2, 2, 160, 131, 127, T_BF16, 3e-2 },
+        { "head 128, grouped 4, tied, q8_0", 128, 256, 4, 1, 128, 97, 127, T_Q8_0, 4e-2 },
+        { "head 64, grouped 2, f16", 128, 160, 2, 1, 64, 65, 65, T_F16, 2e-2 },
+        { "head 80, grouped 2, q4_0", 160, 288, 2, 1, 80, 129, 65, T_Q4_0, 5e-2 },
+        { "head 20, grouped 3, bf16", 60, 100, 6, 2, 20, 77, 65, T_BF16, 3e-2 },
+        { "head 200, grouped 3, bf16", 96, 64, 3, 1, 200, 50, 33, T_BF16, 3e-2 },
     };
-    static const int lengths[] = { 1, 65, 127 };
     EngineOptions fast = { 0 }, exact = { .exact = true };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         Config c = shape(t[i].dim, t[i].hidden, t[i].H, t[i].K, t[i].D, t[i].V);
         c.tied = i == 1;
         Made m = make_model(c, t[i].type, 0, 0);
         char name[64];
-        for (int k = 0; k < 3; k++)
-            compare(t[i].name, &m.model, lengths[k], lengths[k], fast, t[i].tol);
-        compare(t[i].name, &m.model, 17, 1, fast, t[i].tol);
         snprintf(name, sizeof name, "%s, exact", t[i].name);
-        compare(name, &m.model, 65, 65, exact, 1e-5);
-        compare(name, &m.model, 9, 1, exact, 1e-5);
+        compare(t[i].name, &m.model, t[i].longest, t[i].longest, fast, t[i].tol);
+        compare(t[i].name, &m.model, 67, 13, fast, t[i].tol);
+        compare(t[i].name, &m.model, 1, 1, fast, t[i].tol);
+        compare(name, &m.model, 33, 33, exact, 1e-5);
+        compare(name, &m.model, 5, 1, exact, 1e-5);
         free_model(&m);
     }
 }
 
+/* ------------------------------------------------------------------------------------------------
+ * 2. Types of weights and of the cache */
+
+static void test_types(void) {
+    static const struct {
+        const char *name;
+        uint32_t type, other_type;
+        int other; /* every so many matrices are of the other type */
+        double tol;
+    } t[] = {
+        { "f32", T_F32, 0, 0, 1e-5 }, /* runs exactly without being asked */
+        { "q4_0 and q8_0", T_Q4_0, T_Q8_0, 2, 5e-2 },
+        { "q5_0 as q8", T_Q5_0, 0, 0, 5e-2 },
+        { "q8_0 and bf16", T_Q8_0, T_BF16, 3, 5e-2 },
+        { "f16 and f32", T_F16, T_F32, 2, 3e-2 },
+    };
+    Config c = shape(128, 192, 2, 2, 64, 71);
+    EngineOptions fast = { 0 }, exact = { .exact = true }, fp8 = { .cache_fp8 = true };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char name[64];
+        Made m = make_model(c, t[i].type, t[i].other, t[i].other_type);
+        snprintf(name, sizeof name, "%s, exact", t[i].name);
+        compare(t[i].name, &m.model, 21, 21, fast, t[i].tol);
+        compare(t[i].name, &m.model, 9, 4, fast, t[i].tol);
+        compare(name, &m.model, 9, 9, exact, 1e-5);
+        free_model(&m);
+    }
+    Made m = make_model(c, T_BF16, 0, 0),
+         large = make_model(shape(64, 64, 1, 1, 192, 40), T_F16, 0, 0);
+    compare("cache of fp8", &m.model, 70, 70, fp8, 8e-2);
+    compare("cache of fp8", &m.model, 70, 10, fp8, 8e-2);
+    compare("cache of fp8, head 192", &large.model, 20, 20, fp8, 8e-2);
+    free_model(&m);
+    free_model(&large);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. Batches: the same bits for a token of a few, whatever is fed with it */
+
+static void test_groups(const Made *m, const int *token, int n, const float *want) {
+    static const int chunks[] = { 2, 5, 16 };
+    size_t bytes = (size_t)n * (size_t)m->model.config.vocab_size * sizeof(float);
+    for (int i = 0; i < 3; i++) {
+        float *got = logits_of(&cuda_engine, &m->model, token, n, chunks[i], (EngineOptions){ 0 });
+        check(!memcmp(got, want, bytes), "not bit-equal to one at a time", "chunks of %d",
+              chunks[i]);
+        free(got);
+    }
+}
+
+/* Two sequences in turns, of which some rows are wanted. */
+static void test_sequences(const Made *m, const int *token, int n, const float *want) {
+    size_t V = (size_t)m->model.config.vocab_size;
+    EngineOptions o = { .n_ctx = n, .n_seq = 3, .n_batch = 2 * n };
+    Engine *e = cuda_engine.open(&m->model, &o);
+    int differ = 0, id[16], seq[16], pos[16];
+    char wanted[16];
+    for (int p = 0; p < n; p += 4) {
+        int k = 0;
+        for (int i = 0; i < 8; i++) {
+            if (p + i / 2 >= n) break;
+            id[k] = token[p + i / 2], seq[k] = i % 2 ? 2 : 0, pos[k] = p + i / 2;
+            wanted[k++] = i % 3 != 0;
+        }
+        Batch b = { k, id, seq, pos, wanted };
+        const float *row = cuda_engine.forward(e, &b);
+        for (int i = 0; i < k; i++)
+            if (wanted[i]) {
+                differ += memcmp(row, want + (size_t)pos[i] * V, V * sizeof *row) != 0;
+                row += V;
+            }
+    }
+    check(!differ, "not bit-equal", "two sequences in turns, some rows wanted");
+    cuda_engine.close(e);
+}
+
+/* Proposals that were wrong are cut off again, as speculative decoding does. */
+static void test_cut(const Made *m, const int *token, int n, const float *want) {
+    int V = m->model.config.vocab_size, keep = n / 2;
+    EngineOptions o = { .n_ctx = n, .n_seq = 1, .n_batch = n };
+    Engine *e = cuda_engine.open(&m->model, &o);
+    float *got = xcalloc((size_t)n * (size_t)V, sizeof *got, "logits");
+    feed(&cuda_engine, e, &m->model, 0, 0, token, keep, 16, got);
+    feed(&cuda_engine, e, &m->model, 0, keep, token, n - keep, 7, got);
+    cuda_engine.cut(e, 0, keep);
+    feed(&cuda_engine, e, &m->model, 0, keep, token + keep, n - keep, 3, got);
+    check_same("cut back to a half, continued", got, want + (size_t)keep * (size_t)V,
+               (size_t)((n - keep) * V) * sizeof *got);
+    free(got);
+    cuda_engine.close(e);
+}
+
+/* A prompt of two sequences in one pass, and nothing wanted of it. */
+static void test_prompts(const Made *m, const int *token, int n, const float *want) {
+    size_t V = (size_t)m->model.config.vocab_size;
+    EngineOptions o = { .n_ctx = n, .n_seq = 2, .n_batch = 2 * n };
+    Engine *e = cuda_engine.open(&m->model, &o);
+    int *id = xcalloc((size_t)n * 2, sizeof *id, "batch"),
+        *seq = xcalloc((size_t)n * 2, 4, "batch");
+    int *pos = xcalloc((size_t)n * 2, sizeof *pos, "batch");
+    char *wanted = xcalloc((size_t)n * 2, 1, "batch");
+    for (int i = 0; i < 2 * n - 2; i++) /* without their last tokens */
+        id[i] = token[i % (n - 1)], pos[i] = i % (n - 1), seq[i] = i / (n - 1);
+    Batch b = { 2 * n - 2, id, seq, pos, wanted };
+    check(!cuda_engine.forward(e, &b), "logits came", "a prompt of which no row is wanted");
+    for (int i = 0; i < 2; i++) {
+        float last[256];
+        feed(&cuda_engine, e, &m->model, i, n - 1, token + n - 1, 1, 1, last);
+        check_close("the token after a prompt", last, want + (size_t)(n - 1) * V, V, 3e-2);
+    }
+    free(id), free(seq), free(pos), free(wanted);
+    cuda_engine.close(e);
+}
+
+/* The likeliest token of a row, with the vocabulary's holes left out, and broken logits found. */
+static void test_likeliest(const Made *m, const int *token, int n, const float *want) {
+    int V = m->model.config.vocab_size, wrong = 0;
+    const Vocab *v = &m->model.vocab;
+    EngineOptions o = { .n_ctx = n, .n_seq = 1, .n_batch = n, .greedy = true };
+    Engine *e = cuda_engine.open(&m->model, &o);
+    for (int i = 0; i < n; i++) {
+        int seq = 0, best = -1;
+        Batch b = { 1, &token[i], &seq, &i, "\1" };
+        const float *row = want + (size_t)i * (size_t)V;
+        for (int k = 0; k < v->n; k++)
+            if (v->type[k] != TOK_UNUSED && (best < 0 || row[k] > row[best])) best = k;
+        wrong += cuda_engine.likeliest(e, cuda_engine.forward(e, &b)) != best;
+    }
+    check_int(__FILE__, __LINE__, "likeliest tokens that are others", wrong, 0);
+    cuda_engine.close(e);
+    float *norm = (float *)(uintptr_t)m->model.weights.out_norm->data;
+    norm[3] = NAN;
+    e = cuda_engine.open(&m->model, &o);
+    int seq = 0, pos = 0;
+    Batch b = { 1, token, &seq, &pos, "\1" };
+    CHECK_INT(cuda_engine.likeliest(e, cuda_engine.forward(e, &b)), -1);
+    norm[3] = 1;
+    cuda_engine.close(e);
+}
+
+static void test_batches(void) {
+    static const uint32_t types[] = { T_BF16, T_Q4_0 };
+    for (int i = 0; i < 2; i++) {
+        Made m = make_model(shape(128, 160, 4, 2, 64, 91), types[i], 0, 0);
+        int n = 37, *token = random_tokens(&m.model.config, n);
+        float *want = logits_of(&cuda_engine, &m.model, token, n, 1, (EngineOptions){ 0 });
+        test_groups(&m, token, n, want);
+        test_sequences(&m, token, n, want);
+        test_cut(&m, token, n, want);
+        test_prompts(&m, token, n, want);
+        test_likeliest(&m, token, n, want);
+        free(token);
+        free(want);
+        free_model(&m);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. The order in which blocks, warps and lanes run, and the number of multiprocessors: no bit
+ * depends on the first, none of a token on the second but where sums are split otherwise */
+
+static void test_order(void) {
+    Made m = make_model(shape(96, 160, 4, 1, 32, 61), T_Q8_0, 0, 0);
+    size_t bytes = 70 * (size_t)m.model.config.vocab_size * sizeof(float);
+    int *token = random_tokens(&m.model.config, 70);
+    for (int chunk = 14; chunk <= 70; chunk += 56) {
+        float *want = logits_of(&cuda_engine, &m.model, token, 70, chunk, (EngineOptions){ 0 });
+        for (int order = 0; order < 4; order++) {
+            char text[8] = { (char)('0' + order) };
+            setenv("OC_EMU_ORDER", text, 1);
+            float *got = logits_of(&cuda_engine, &m.model, token, 70, chunk, (EngineOptions){ 0 });
+            check(!memcmp(got, want, bytes), "not bit-equal", "order %d, %d at a time", order,
+                  chunk);
+            free(got);
+        }
+        unsetenv("OC_EMU_ORDER");
+        free(want);
+    }
+    free(token);
+    free_model(&m);
+}
+
 int main(void) {
-    test_forward();
+    test_shapes();
+    test_types();
+    test_batches();
+    test_order();
     return test_end();
 }
