@@ -1075,6 +1075,8 @@ int main(int argc, char **argv) {
     if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
     if (opt.against && !opt.perplexity) die_usage("--against without --perplexity, expected both");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
+    if (opt.cache && strcmp(opt.cache, "bf16") && strcmp(opt.cache, "fp8"))
+        die_usage("--cache: '%s', expected bf16 or fp8", opt.cache);
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu))
