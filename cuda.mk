@@ -33,7 +33,7 @@ CXX_PROGRAM := \#include <vector>
 CXX_HERE := $(shell echo '$(CXX_PROGRAM)' | $(CXX) -std=c++17 -x c++ -c -o /dev/null - \
     2>/dev/null && echo yes)
 
-.PHONY: cuda emu bench-cuda test-gpu
+.PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
 cuda: runcuda ## build runcuda with nvcc; needs no GPU
 else
@@ -42,6 +42,7 @@ cuda:
 endif
 ifeq ($(CXX_HERE),yes)
 emu: runcuda-emu ## build runcuda-emu, whose kernels run on the CPU
+asan: build/asan/runcuda-emu
 else
 emu:
 	@echo 'C++17 compiler: no, runcuda-emu is not built and test_cuda is skipped; set CXX'

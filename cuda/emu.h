@@ -31,7 +31,7 @@
 #include <cstring>    /* memcpy */
 #include <functional> /* std::function: a kernel with its arguments */
 #include <vector>     /* std::vector */
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(OC_EMU_UCONTEXT)
 #include <ucontext.h> /* swapcontext */
 #endif
 
@@ -71,7 +71,8 @@ inline float4 make_float4(float x, float y, float z, float w) { return { x, y, z
 
 /* ------------------------------------------------------------------------------------------------
  * 2. Fibers: on x86-64 a switch is twelve instructions, which keep the registers that a function
- * must keep; elsewhere ucontext does it. */
+ * must keep; elsewhere, or
+ * with -DOC_EMU_UCONTEXT, ucontext does it. */
 
 namespace emu {
 
@@ -82,7 +83,7 @@ namespace emu {
 
 inline void fiber_entry();
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(OC_EMU_UCONTEXT)
 typedef void *Context;
 extern "C" void oc_emu_switch(void **save, void *load);
 asm(".text\n.weak oc_emu_switch\n.type oc_emu_switch,@function\noc_emu_switch:\n"
@@ -144,6 +145,9 @@ struct Fiber {
 constexpr size_t STACK = 128 << 10;
 
 struct Block { /* the one that runs */
+    ~Block() { /* at the end of the program */
+        for (char *s : stack) free(s);
+    }
     dim3 grid, size;
     uint3 index;
     bool overlapped;

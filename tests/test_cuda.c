@@ -41,7 +41,7 @@ static uint8_t *fill_tensor(Tensor *t, uint8_t *at, uint32_t type, int rows, int
         }
     }
     free(x);
-    return at;
+    return at + (-(uintptr_t)at & 31); /* every tensor aligned, as in a file */
 }
 
 /* type: of the matrices; every `other`-th tensor is of other_type (0: none). */
@@ -58,7 +58,7 @@ static Made make_model(Config config, uint32_t type, int other, uint32_t other_t
     for (int i = 0; i < m.model.vocab.n; i++)
         m.model.vocab.type[i] = i % 7 == 3 ? TOK_UNUSED : TOK_NORMAL;
 #define X(field, name, count, rows, cols)                                                          \
-    for (int i = 0; i < (count); i++) total += stored_bytes(T_F32, rows, cols);
+    for (int i = 0; i < (count); i++) total += stored_bytes(T_F32, rows, cols) + 32;
     TENSORS(X)
 #undef X
     uint8_t *at = m.bytes = xcalloc(total, 1, "weights");

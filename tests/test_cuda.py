@@ -30,7 +30,7 @@ def fails(name, env, *words, code=1, arguments=()):
           f"exit code {done.returncode}, {lines}, expected {words}")
 
 
-relay("engine", start(os.path.join(TESTS, "test_cuda"), timeout=250))
+relay("engine", start(os.path.join(TESTS, "test_cuda"), timeout=1000))
 
 directory = os.path.join(ROOT, "tests/data/llama_gqa20")
 made = start(program("convert"), directory, MODEL, "-q", "bf16")
