@@ -26,6 +26,8 @@ NVCC_FLAGS := -std=c++17 -O3 --threads 0 -Xptxas -warn-spills,-warn-lmem-usage,-
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCH))$(comma)code=compute_$(lastword $(CUDA_ARCH)) \
     $(if $(filter 1,$(CUDA_SYNC)),-DOC_CUDA_SYNC)
+NVCC_LIBS = $(if $(OPENMP),-Xcompiler -fopenmp) -L$(CUDA_LIB) -lcublas -lm \
+    -Xlinker -rpath -Xlinker $(abspath $(CUDA_LIB))
 # Kernels read the same bytes as words and as numbers.
 EMU_FLAGS := -std=c++17 -x c++ -DOC_EMU -fno-strict-aliasing -ffp-contract=off \
     -Wno-unknown-pragmas $(HOST_FLAGS) $(if $(filter true,$(CI)),-Werror)
@@ -57,8 +59,7 @@ build/cuda/run.o build/asan/cuda/run.o: build/%cuda/run.o: run.c build/%flags
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) $(if $*,$(ASAN),$(CFLAGS)) -DOC_CUDA -MMD -MP -c -o $@ $<
 runcuda: build/cuda/run.o build/cuda/runcuda.o $(run_parts:%=build/lib/%.o)
-	$(NVCC) -o $@ $^ $(if $(OPENMP),-Xcompiler -fopenmp) -L$(CUDA_LIB) -lcublas -lm \
-	    -Xlinker -rpath -Xlinker $(abspath $(CUDA_LIB))
+	$(NVCC) -o $@ $^ $(NVCC_LIBS)
 
 # The same with the emulation; $* is empty or "asan/".
 build/emu/runcuda.o build/asan/emu/runcuda.o: build/%emu/runcuda.o: $(GPU_SOURCES) build/%flags
@@ -75,5 +76,12 @@ build/tests/test_cuda build/asan/tests/test_cuda: build/%tests/test_cuda: \
 build/tests/test_cuda: $(test_parts:%=build/lib/%.o)
 build/asan/tests/test_cuda: $(test_parts:%=build/asan/lib/%.o)
 build/cuda/test_cuda: build/tests/test_cuda.o build/cuda/runcuda.o $(test_parts:%=build/lib/%.o)
-	$(NVCC) -o $@ $^ $(if $(OPENMP),-Xcompiler -fopenmp) -L$(CUDA_LIB) -lcublas -lm \
-	    -Xlinker -rpath -Xlinker $(abspath $(CUDA_LIB))
+	$(NVCC) -o $@ $^ $(NVCC_LIBS)
+
+# ------------------------------------------------------------------------------- with a GPU at hand
+build/cuda/bench_gpu: build/bench/gpu_run.o build/cuda/runcuda.o $(CPU:%=build/lib/%.o)
+	$(NVCC) -o $@ $^ $(NVCC_LIBS)
+build/emu/bench_gpu: build/bench/gpu_run.o build/emu/runcuda.o $(CPU:%=build/lib/%.o)
+	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
+bench-cuda: build/cuda/bench_gpu ## measure decode and prompts on the GPU against its limits
+	$(PYTHON) bench/gpu_run.py
