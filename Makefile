@@ -16,12 +16,15 @@ CC := cc
 endif
 PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
+CROSS ?= aarch64-linux-gnu-gcc
+NEON := -O2 -march=armv8-a
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
 # No errno, no traps: lets gcc turn sqrtf and selections into vector code, and changes no result.
+# Vectors wider than the target's (cpu/plain.c) are no arguments of any real call: no -Wpsabi.
 FLAGS := -std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math \
-         -Wall -Wextra -Wshadow -Wpedantic
+         -Wall -Wextra -Wshadow -Wpedantic -Wno-psabi
 ifeq ($(CI),true)
 FLAGS += -Werror
 endif
@@ -44,7 +47,7 @@ endif
 PROGRAMS := run train tokenizer convert
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
-CPU := quants matmul gemm $(basename $(wildcard cpu/*.c))
+CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
 run_parts := $(CPU) tokenizer
 train_main := train
 train_parts := run $(CPU) tokenizer
@@ -104,9 +107,11 @@ endef
 
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+build/neon/%: override CC := $(CROSS)
+$(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-train \
-        bench-speculate fixtures mutants clean FORCE
+.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -152,6 +157,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	build/bench_attention
 
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)

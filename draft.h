@@ -40,9 +40,10 @@ OC_API bool draft_check_vocab(const Vocab *draft, const Vocab *v, Error *e) {
 /* o: how the model's engine was opened. A draft of another vocabulary ends the program. */
 OC_API void draft_open(Draft *d, const Model *m, const Vocab *v, const EngineBackend *backend,
                        const EngineOptions *o) {
-    EngineOptions own = { 0 };
+    EngineOptions own;
     Error e;
     if (!draft_check_vocab(&m->vocab, v, &e)) die("%s: %s", m->path, e.text);
+    memset(&own, 0, sizeof own);
     own.n_seq = 1;
     own.exact = o->exact;
     own.n_ctx = o->n_ctx < m->config.max_ctx ? o->n_ctx : m->config.max_ctx;

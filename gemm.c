@@ -142,23 +142,28 @@ static void pack_job(const Product *p, int job) {
     }
 }
 
-/* The tile of C at (i, j) of the block. One that C's border cuts is summed elsewhere, and its
+/* c (m, n) = or with `add` += a tile. One that is cut by C's border is summed elsewhere, and its
  * elements inside C are taken. */
+void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
+              int m, int n, bool add) {
+    if (m >= tile->rows && n >= tile->cols) {
+        tile->run(kc, a, b, c, stride, add);
+        return;
+    }
+    float whole[14 * 32];
+    tile->run(kc, a, b, whole, (size_t)tile->cols, false);
+    for (int i = 0; i < at_most(m, tile->rows); i++, c += stride)
+        for (int j = 0; j < at_most(n, tile->cols); j++)
+            c[j] = add ? c[j] + whole[i * tile->cols + j] : whole[i * tile->cols + j];
+}
+
+/* The tile of C at (i, j) of the block. */
 static void one_tile(const Product *p, int i, int j) {
     const int rows = p->tile.rows, cols = p->tile.cols;
     const float *a = p->a.panels + (size_t)(i / rows * p->a.slots) * (size_t)p->kc;
     const float *b = p->b.panels + (size_t)(j / cols * p->b.slots) * (size_t)p->kc;
     float *c = p->c + (size_t)(p->a.from + i) * p->stride + (size_t)(p->b.from + j);
-    int m = at_most(rows, p->a.count - i), n = at_most(cols, p->b.count - j);
-    if (m == rows && n == cols) {
-        p->tile.run(p->kc, a, b, c, p->stride, p->add);
-        return;
-    }
-    float whole[14 * 32];
-    p->tile.run(p->kc, a, b, whole, (size_t)cols, false);
-    for (int r = 0; r < m; r++, c += p->stride)
-        for (int q = 0; q < n; q++)
-            c[q] = p->add ? c[q] + whole[r * cols + q] : whole[r * cols + q];
+    run_tile(&p->tile, p->kc, a, b, c, p->stride, p->a.count - i, p->b.count - j, p->add);
 }
 
 static void tile_job(const Product *p, int job) {

@@ -3,92 +3,331 @@
  *
  * Nearly all the time of a language model goes into this one product. For a single token (decode)
  * every weight is read once and used once, so the speed is the memory's; for a prompt of n tokens
- * each weight that was fetched is used n times, so the speed is the arithmetic's. The same routines
- * serve both, a few rows of W and a few tokens of x at a time:
+ * each weight that was fetched is used n times, so the speed is the arithmetic's. Two ways to
+ * multiply: the float path expands weights to float32 (exact for every type). The int8 path, for
+ * the types that store blocks, rounds x to 8 bits as well and multiplies whole numbers: 4 times the
+ * throughput, error bounded by DESIGN 4; `exact` turns it off. In the int8 path the two uses are:
  *
- *               x: n tokens               A group of rows is unpacked once (to float32, or for the
- *             +-----------------+         int8 path to one byte each) and then meets all tokens,
- *      rows   |  t0 t1 t2 t3 .. |         TOKENS at a time. One accumulator of 16 lanes belongs
- *      of W   |  y  y  y  y     |  r0     to each (row, token), so that each y is summed the same
- *             |  y  y  y  y     |  r1     way whether n is 1 or 500.
- *             +-----------------+
+ *   decode: rows as stored, 8 blocks at a time     prompt: 16 rows at a time are copied into a
+ *                                                  panel, whose lanes are rows; then
+ *     row  |b0|b1|b2|b3|b4|b5|b6|b7|b8|...
+ *            .  .  .  .  .  .  .  .                             t0   t1   t2   t3   tokens
+ *      x   |b0|b1|b2|b3|b4|b5|b6|b7|b8|...           k   r0..7  ::   ::   ::   ::   a number of x
+ *            =  =  =  =  =  =  =  =                      r8..15 ::   ::   ::   ::   meets 8 rows
+ *     sums |s0|s1|s2|s3|s4|s5|s6|s7|                 k+1 r0..7  ::   ::   ::   ::   at once, and
+ *          times scales, into 8 lanes = chains           r8..15 ::   ::   ::   ::   no lanes are
+ *                                                    :                              summed
  *
- * Summation order (float path): lane l of 16 takes k = l mod 16 in ascending k, then the lanes fold
- * 16 -> 8 -> 4 -> 2 -> 1. Int8 path, plain: blocks of 32 in index order; avx512: lane l takes bytes
- * 4l..4l+3 of each pair of blocks, pairs in index order, then the same fold. The order depends on
- * the level only: results are bit-equal for any number of threads and any batch, and agree between
- * levels within rounding. -ffp-contract=off keeps the compiler from fusing what the plain code
- * keeps apart.
+ * Summation order. Int8: sums of 32 products are exact integers; they enter 8 chains of float32
+ * multiply-adds, block b in chain b mod 8, which fold 8 -> 4 -> 2 -> 1 (cpu/kernels.h). The same on
+ * every level, so levels with fused multiply-adds are bit-equal. Float path: lane l of the level's
+ * vectors takes k = l mod LANES in ascending k, and the lanes are added from 0 on (cpu/floats.h).
+ * Results are bit-equal for any number of threads and any batch. -ffp-contract=off keeps the
+ * compiler from fusing what the plain code keeps apart.
  *
- * Two ways to multiply: the float path expands weights to float32 (exact for every type). The int8
- * path, for the types with blocks of 32, rounds x to int8 per block as well and uses integer dot
- * products: 4 times the throughput, error bounded by DESIGN 4; `exact` turns it off.
- *
- * The routines of each instruction set stand in cpu/. Test: tests/test_format.c (all types, odd
- * shapes, threads). Measure: make bench. */
-#include "cpu/kernels.h" /* Group, Rounded, kernels */
+ * The routines of each instruction set stand in cpu/. Sections: 1 to 3 the int8 path, 4 the float
+ * path, 5 matmul. Test: tests/test_format.c (all types, odd shapes, threads), tests/test_int8.c.
+ * Measure: make bench-matmul. */
+#include "cpu/kernels.h" /* FloatRows, Pack, Rounded, kernels */
 
+/* ------------------------------------------------------------------------------------------------
+ * 1. Int8 path: x is rounded to whole numbers */
+
+enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
-static void round_token(const Rounded *r, int t, const float *x, int cols) {
-    uint8_t *q = r->q + (size_t)t * r->padded;
-    float *d = r->d + (size_t)t * r->padded / 32;
-    d[r->padded / 32 - 1] = 0;
-    for (int b = 0; b < cols; b += 32) {
-        float largest = 0, bad = 0; /* bad: NaN as soon as one number is Inf or NaN */
-        for (int i = 0; i < 32; i++) {
-            largest = fmaxf(largest, fabsf(x[b + i]));
-            bad += x[b + i] * 0;
-        }
-        float inverse = largest > TINY && bad == 0 ? 127 / largest : 0;
-        d[b / 32] = largest / 127 + bad;
-        for (int i = 0; i < 32; i++)
-            q[b + i] = inverse > 0 ? (uint8_t)(rintf(x[b + i] * inverse) + 128) : 128;
+/* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
+ * d NaN, and with it every product of the row. */
+static float round_block(int8_t q[32], const float *x) {
+    uint32_t most = 0, bits[32];
+    memcpy(bits, x, sizeof bits);
+    for (int i = 0; i < 32; i++) { /* magnitudes are ordered as their bits are */
+        uint32_t magnitude = bits[i] & 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
+    }
+    float largest = bits_to_float(most);
+    if (!(largest > TINY && largest < INFINITY)) {
+        memset(q, 0, 32);
+        return largest < INFINITY ? largest / 127 : NAN;
+    }
+    float inverse = 127 / largest;
+    for (int i = 0; i < 32; i++) q[i] = (int8_t)rintf(x[i] * inverse);
+    return largest / 127;
+}
+
+/* A superblock of x: q, the sums of each 16 q, d and d times the sum of each 32 q. Where x has only
+ * n numbers left, zeros follow. */
+static void round_super(int8_t *q, int16_t *half, float *d, float *s, const float *x, size_t n) {
+    for (size_t b = 0; b < SUPER / 32; b++, q += 32) {
+        int sum[2] = { 0, 0 };
+        d[b] = 0;
+        if (32 * b < n)
+            d[b] = round_block(q, x + 32 * b);
+        else
+            memset(q, 0, 32);
+        for (int i = 0; i < 16; i++) sum[0] += q[i], sum[1] += q[i + 16];
+        half[2 * b] = (int16_t)sum[0];
+        half[2 * b + 1] = (int16_t)sum[1];
+        s[b] = d[b] * (float)(sum[0] + sum[1]);
     }
 }
 
-/* The rows of one group; float path: unpacked to float32 unless the level reads them directly. */
-static void group_rows(Group *g, const Tensor *w, int r0, float *unpacked) {
+/* ------------------------------------------------------------------------------------------------
+ * 2. Int8 path: a token, or a few */
+
+static Rounded rounded_memory(int n, size_t cols) {
+    Rounded r = { .n = n, .padded = (cols + SUPER - 1) / SUPER * SUPER };
+    size_t numbers = (size_t)n * r.padded;
+    r.d = scratch(1, numbers / 32 * 4 * 2 + numbers / 16 * 2 + numbers);
+    r.s = r.d + numbers / 32;
+    r.half = (int16_t *)(void *)(r.s + numbers / 32);
+    r.q = (int8_t *)(void *)(r.half + numbers / 16);
+    return r;
+}
+
+static void int8_few(float *y, const float *x, const Tensor *w, int n) {
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
-    g->n_rows = w->rows - r0 < ROWS ? w->rows - r0 : ROWS;
-    g->type = unpacked ? T_F32 : w->type;
-    for (int r = 0; r < g->n_rows; r++) {
-        g->row[r] = w->data + (size_t)(r0 + r) * bytes;
-        if (!unpacked) continue;
-        float *out = unpacked + ((size_t)thread_number() * ROWS + (size_t)r) * cols;
-        dequantize(out, g->row[r], w->type, 0, cols);
-        g->row[r] = (const uint8_t *)out;
-    }
-}
-
-/* y (n, rows) = x (n, cols) W^T. Threads share the groups of rows; each element of y is one
- * thread's work, which is why their number changes nothing. Tensors are aligned in the file
- * (gguf_place), so rows of float32 can be read in place. */
-void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
-    const Kernels *level = kernels();
-    size_t cols = (size_t)w->cols, padded = (cols + 63) / 64 * 64;
-    bool int8 = type_info(w->type)->block == 32 && !exact;
-    bool as_stored = int8 || w->type == T_F32 ||
-                     (level->loads_halves && (w->type == T_F16 || w->type == T_BF16));
-    float *unpacked = as_stored ? NULL : scratch(0, (size_t)thread_count() * ROWS * cols * 4);
-    Rounded rounded = { NULL, NULL, padded };
-    if (int8) {
-        rounded.q = scratch(1, (size_t)n * padded);
-        rounded.d = scratch(2, (size_t)n * padded / 8);
-    }
+    Rounded r = rounded_memory(n, cols);
+    Int8Rows *rows = kernels()->int8_rows;
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
-        for (int t = 0; t < (int8 ? n : 0); t++)
-            round_token(&rounded, t, x + (size_t)t * cols, w->cols);
-#pragma omp for schedule(static)
-        for (int r0 = 0; r0 < w->rows; r0 += ROWS) {
-            Group g = { .cols = w->cols, .n = n, .y = y + r0, .y_stride = (size_t)w->rows };
-            group_rows(&g, w, r0, unpacked);
-            if (int8)
-                level->int8_group(&g, &rounded);
-            else
-                level->float_group(&g, x);
+        for (size_t at = 0; at < (size_t)n * r.padded; at += SUPER) {
+            size_t t = at / r.padded, k = at % r.padded;
+            round_super(r.q + at, r.half + at / 16, r.d + at / 32, r.s + at / 32, x + t * cols + k,
+                        cols - k);
+        }
+#pragma omp for schedule(dynamic)
+        for (int r0 = 0; r0 < w->rows; r0 += DEAL)
+            rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
+                 w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. Int8 path: a prompt, in panels (cpu/kernels.h) */
+
+enum {
+    FEW = 12,  /* so many tokens or less take the rows as they are stored */
+    MEET = 64, /* tokens that meet a panel of W while it is in the cache */
+    MOST_ROWS = 32,
+    MOST_TOKENS = 16 /* of a level's tile */
+};
+
+typedef struct {
+    const Panels *level;
+    const Tensor *w;
+    int n;                   /* tokens */
+    size_t rows, tokens;     /* of a tile */
+    size_t steps, places;    /* dwords of a block, blocks of a chain */
+    size_t w_block, x_block; /* bytes */
+    size_t w_panel, x_panel; /* bytes of all eight chains */
+    size_t tiles;            /* of tokens */
+} Product;
+
+static Product product_of(const Tensor *w, int n) {
+    const Panels *level = &kernels()->panels;
+    Product p = { .level = level, .w = w, .n = n };
+    p.rows = (size_t)level->rows;
+    p.tokens = (size_t)level->tokens;
+    p.steps = level->words(w->type) ? 16 : 8;
+    p.places = ((size_t)w->cols + SUPER - 1) / SUPER;
+    p.w_block = (p.steps + 2) * 4 * p.rows;
+    p.x_block = (p.steps + 3) * 4 * p.tokens;
+    p.w_panel = 8 * p.places * p.w_block;
+    p.x_panel = 8 * p.places * p.x_block;
+    p.tiles = ((size_t)n + p.tokens - 1) / p.tokens;
+    return p;
+}
+
+/* Superblock i of token t, behind the last token zeros, into its lane of its tile's panel. */
+static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t t, size_t i) {
+    int8_t q[SUPER];
+    int16_t half[SUPER / 16], wide[SUPER];
+    float d[SUPER / 32], s[SUPER / 32];
+    size_t cols = (size_t)p->w->cols, k = i * SUPER, step = 4 * p->tokens;
+    bool there = t < (size_t)p->n;
+    round_super(q, half, d, s, there ? x + t * cols + k : NULL, there ? cols - k : 0);
+    for (int e = 0; e < SUPER; e++) wide[e] = q[e];
+    const uint8_t *in = p->steps == 16 ? (const uint8_t *)wide : (const uint8_t *)q;
+    for (size_t j = 0; j < SUPER / 32; j++) {
+        uint8_t *out = panel + (j * p->places + i) * p->x_block + 4 * (t % p->tokens);
+        const int16_t *pair = wide + 32 * j;
+        int16_t sum[2] = { 0, 0 };
+        for (int e = 0; e < 32; e += 4) {
+            sum[0] = (int16_t)(sum[0] + pair[e] + pair[e + 1]);
+            sum[1] = (int16_t)(sum[1] + pair[e + 2] + pair[e + 3]);
+        }
+        for (size_t l = 0; l < p->steps; l++, in += 4, out += step) memcpy(out, in, 4);
+        memcpy(out, sum, 4);
+        memcpy(out + step, &d[j], 4);
+        memcpy(out + 2 * step, &s[j], 4);
+    }
+}
+
+/* One panel of rows times n_tiles tiles of tokens; sums[3] gets the result. The chains come in the
+ * order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these two sums, and so on,
+ * and so only three sums are ever open, of one, two and four chains: sums[0], [1] and [2]. */
+static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
+                          const uint8_t *x, size_t n_tiles) {
+    static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
+    const size_t size = p->rows * p->tokens;
+    for (int c = 0; c < 8; c++)
+        for (size_t tile = 0; tile < n_tiles; tile++) {
+            float sum[MOST_ROWS * MOST_TOKENS];
+            size_t block = chain[c] * p->places;
+            p->level->tile(sum, w + block * p->w_block, x + tile * p->x_panel + block * p->x_block,
+                           (int)p->places, p->w->type);
+            int l = 0;
+            for (; c >> l & 1; l++)
+                for (size_t e = 0; e < size; e++) sum[e] += sums[l][tile * size + e];
+            memcpy(sums[l] + tile * size, sum, size * sizeof *sum);
+        }
+}
+
+/* The rows from r0 on of one panel, w, for all tokens, x. */
+static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8_t *x, size_t r0) {
+    float memory[4][MEET * MOST_ROWS];
+    float *const sums[4] = { memory[0], memory[1], memory[2], memory[3] };
+    size_t rows = (size_t)p->w->rows, here = rows - r0 < p->rows ? rows - r0 : p->rows;
+    size_t together = MEET / p->tokens;
+    for (size_t tile = 0; tile < p->tiles; tile += together) {
+        size_t n_tiles = p->tiles - tile < together ? p->tiles - tile : together;
+        panel_product(sums, p, w, x + tile * p->x_panel, n_tiles);
+        for (size_t i = 0; i < n_tiles * p->tokens; i++) {
+            size_t t = tile * p->tokens + i;
+            if (t < (size_t)p->n) memcpy(y + t * rows + r0, sums[3] + i * p->rows, 4 * here);
         }
     }
+}
+
+static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
+    const Product p = product_of(w, n);
+    size_t stride = row_bytes(w->type, (size_t)w->cols);
+    uint8_t *tokens = scratch(1, p.tiles * p.x_panel);
+    uint8_t *panels = scratch(2, (size_t)thread_count() * p.w_panel);
+#pragma omp parallel
+    {
+        uint8_t *panel = panels + (size_t)thread_number() * p.w_panel;
+#pragma omp for schedule(static)
+        for (size_t at = 0; at < p.tiles * p.tokens * p.places; at++) {
+            size_t t = at / p.places;
+            pack_token(tokens + t / p.tokens * p.x_panel, &p, x, t, at % p.places);
+        }
+#pragma omp for schedule(dynamic)
+        for (size_t r0 = 0; r0 < (size_t)w->rows; r0 += p.rows) {
+            int here = w->rows - (int)r0 < (int)p.rows ? w->rows - (int)r0 : (int)p.rows;
+            p.level->pack(panel, w->data + r0 * stride, stride, w->type, here, w->cols);
+            panel_rows(y, &p, panel, tokens, r0);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. Float path (cpu/floats.h) */
+
+enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
+
+static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
+static bool float_type(const Tensor *w) { return type_info(w->type)->block == 1; }
+
+/* Numbers [from, from + n) of `count` rows from r on, as float32. */
+static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t from, size_t n) {
+    size_t bytes = row_bytes(w->type, (size_t)w->cols);
+    for (size_t i = 0; i < count; i++)
+        dequantize(out + i * n, w->data + (r + i) * bytes, w->type, from, n);
+}
+
+/* Few tokens: W is read as it stands, some rows at a time. */
+static void float_few(float *y, const float *x, const Tensor *w, int n) {
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
+    const bool direct = float_type(w);
+    float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < rows; r += DEAL) {
+        int count = (int)at_most(DEAL, rows - r);
+        FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
+        if (!direct) {
+            float *mine = expanded + (size_t)thread_number() * DEAL * cols;
+            expand(mine, w, r, (size_t)count, 0, cols);
+            j.rows = (const uint8_t *)mine;
+            j.row_bytes = 4 * cols;
+            j.type = T_F32;
+        }
+        kernels()->float_dots(&j);
+    }
+}
+
+/* The rows of W from r on as a panel; `expanded` has room for PIECE numbers of each. */
+static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t r,
+                         float *expanded) {
+    const size_t cols = (size_t)w->cols, lanes = (size_t)tile->lanes, width = (size_t)tile->cols;
+    const size_t count = at_most(width, (size_t)w->rows - r), bytes = row_bytes(w->type, cols);
+    Pack p = { .out = panel, .chain = pieces(cols, lanes) * width, .width = tile->cols };
+    p.n_rows = (int)count;
+    for (size_t k = 0, n; k < cols; k += n, p.out += n / lanes * width) {
+        n = float_type(w) ? cols : at_most(PIECE, cols - k);
+        p.rows = float_type(w) ? w->data + r * bytes : (const uint8_t *)expanded;
+        p.row_bytes = float_type(w) ? bytes : 4 * n;
+        p.type = float_type(w) ? w->type : T_F32;
+        p.cols = (int)n;
+        if (!float_type(w)) expand(expanded, w, r, count, k, n);
+        kernels()->float_pack(&p);
+    }
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
+ * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
+static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
+    const Tile *tile = &kernels()->tile;
+    const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
+    const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
+    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
+    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    float *memory = scratch(0, (size_t)thread_count() * own * 4);
+#pragma omp parallel
+    {
+        float *mine = memory + (size_t)thread_number() * own;
+#pragma omp for schedule(static)
+        for (size_t t = 0; t < n; t += high)
+            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+                                           (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
+                                           (int)at_most(high, n - t), w->cols });
+#pragma omp for schedule(dynamic)
+        for (size_t r = 0; r < rows; r += width) {
+            pack_weights(mine, tile, w, r, mine + w_panel);
+            for (size_t l = 0; l < lanes; l++)
+                for (size_t t = 0; t < n; t += high)
+                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
+                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
+                             (int)(rows - r), l > 0);
+        }
+    }
+}
+
+static void float_product(float *y, const float *x, const Tensor *w, int n) {
+    if (n < PANELS_FROM) {
+        float_few(y, x, w, n);
+        return;
+    }
+    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    for (size_t t = 0; t < all; t += TOKEN_BLOCK)
+        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 5. matmul */
+
+/* y (n, rows) = x (n, cols) W^T. Each element of y is one thread's work, which is why their number
+ * changes nothing. */
+void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
+    bool int8 = type_info(w->type)->block > 1 && !exact;
+    if (!int8)
+        float_product(y, x, w, n);
+    else if (n <= FEW || !kernels()->panels.rows)
+        int8_few(y, x, w, n);
+    else
+        int8_prompt(y, x, w, n);
 }

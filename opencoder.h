@@ -4,12 +4,11 @@
  * the names in the file, the shapes, loading, conversion and training all derive from that list.
  *
  * Sections: 1 configuration, 2 tensors, 3 vocabulary, 4 a model from its file, 5 prototypes.
- * Included before it: files.h (errors, files), gguf.h (the file format).
  * Compiles as C11 and as C++17. Test: tests/test_format.c, tests/badinput.py. */
 #ifndef OPENCODER_H
 #define OPENCODER_H
 
-#include "gguf.h" /* Gguf, GgufWriter, Tensor, storage types; and files.h */
+#include "gguf.h" /* Gguf, GgufWriter, Tensor, storage types; and files.h: errors, files */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Configuration: the Llama architecture as OpenCoder uses it (arXiv 2411.04905, table 4)
@@ -560,8 +559,9 @@ void dequantize(float *out, const uint8_t *row, uint32_t type, size_t from, size
 void quantize(uint8_t *row, const float *x, uint32_t type, size_t n);
 /* Chooses an instruction set by name, NULL: the best here. False when this CPU does not have it. */
 bool matmul_choose(const char *name);
-int thread_count(void);         /* threads that the next product will use, 1 without OpenMP */
-const char *matmul_level(void); /* the one in use: "plain", "avx2", "avx512" */
+int thread_count(void);            /* threads that the next product will use, 1 without OpenMP */
+const char *matmul_level(void);    /* the one in use: "plain", "avx2", ... */
+extern const char matmul_levels[]; /* help for matmul_choose: "... avx512, avx2 or plain" */
 
 /* A matrix of float32 in memory, element (i, j) at data[i * row + j * col]; or, where `stored` is
  * set, a Tensor of any type in its own order, or turned on its side. */
@@ -615,7 +615,6 @@ int vocab_pack_main(int argc, char **argv);
 
 /* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
 typedef struct Engine Engine;
-
 typedef struct Lora Lora; /* an adapter: lora.h */
 
 /* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
@@ -629,6 +628,7 @@ typedef struct {
 typedef struct {
     int n_ctx, n_seq, n_batch; /* positions a sequence, sequences, most tokens a forward */
     bool exact;                /* float32 activations everywhere: see matmul */
+    uint32_t cache;            /* how keys and values are kept: T_F32, T_F16, T_Q8_0 */
     /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
     void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
     void *watch_arg;

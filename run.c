@@ -25,47 +25,35 @@
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
 #include "opencoder.h"  /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "attention.h"  /* KvCache, attention, swiglu */
 #include "lora.h"       /* Lora, lora_open, lora_find */
 #include "speculate.h"  /* Speculation: several tokens from one pass */
 #include "json.h"       /* json strings for --logprobs */
 #include "perplexity.h" /* argmax, score_text, dump_watch */
 #include <time.h>       /* time: the default seed */
 #ifdef _OPENMP
-#include <omp.h> /* omp_set_num_threads, omp_get_thread_num */
+#include <omp.h> /* omp_set_num_threads */
 #endif
 
 /* ------------------------------------------------------------------------------------------------
- * 1. Engine state: buffers for one batch of n rows, and the cache of keys and values
- *
- * cache: [layer][sequence][kv head][position][D], float32. The keys of one head are consecutive in
- *   memory, because attention reads them so: one query against all positions. */
+ * 1. Engine state: buffers for one batch of n rows, and the cache of keys and values */
 
 struct Engine {
     const Model *model;
     EngineOptions opt;
-    int n_threads;
+    KvCache *cache;
     float *x;             /* (n, C) the residual stream */
     float *normed;        /* (n, C) */
     float *q, *attn_out;  /* (n, H D) */
     float *k, *v;         /* (n, K D) */
     float *gate, *up;     /* (n, F) */
     float *cosine, *sine; /* (n, D / 2) of the RoPE angles */
-    float *scores;        /* (threads, n_ctx) */
     float *logits;        /* (wanted, V) */
-    float *keys, *values; /* the cache */
     float *low, *delta;   /* (n, rank), (n, rows): A x and B A x of an adapter */
 };
 
 static float *new_floats(size_t n, const char *what) { return xcalloc(n, sizeof(float), what); }
 
-static size_t cache_floats(const Engine *e) {
-    const Config *c = &e->model->config;
-    return (size_t)c->n_layers * (size_t)e->opt.n_seq * (size_t)c->n_kv_heads *
-           (size_t)e->opt.n_ctx * (size_t)c->head_dim;
-}
-
-/* calloc gives pages that exist only once they are written, so a large context costs nothing until
- * it is used. */
 static Engine *engine_open(const Model *m, const EngineOptions *o) {
     const Config *c = &m->config;
     Engine *e = xcalloc(1, sizeof *e, "engine");
@@ -73,7 +61,7 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     size_t kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     e->model = m;
     e->opt = *o;
-    e->n_threads = thread_count();
+    e->cache = cache_open(c, o->n_ctx, o->n_seq, o->cache);
     e->x = new_floats(n * (size_t)c->dim, "residual stream");
     e->normed = new_floats(n * (size_t)c->dim, "normed");
     e->q = new_floats(n * q_dim, "queries");
@@ -84,27 +72,17 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     e->up = new_floats(n * (size_t)c->hidden_dim, "feed-forward up");
     e->cosine = new_floats(n * (size_t)c->head_dim / 2, "rope");
     e->sine = new_floats(n * (size_t)c->head_dim / 2, "rope");
-    e->scores = new_floats((size_t)e->n_threads * (size_t)o->n_ctx, "attention scores");
-    e->keys = new_floats(cache_floats(e), "key cache; a smaller context (-c) needs less");
-    e->values = new_floats(cache_floats(e), "value cache; a smaller context (-c) needs less");
     e->low = new_floats(o->lora ? n * (size_t)o->lora->max_rank : 0, "adapter");
     e->delta = new_floats(o->lora ? n * (size_t)o->lora->max_rows : 0, "adapter");
     return e;
 }
 
 static void engine_close(Engine *e) {
-    float *all[] = { e->x,    e->normed, e->q,      e->attn_out, e->k,      e->v,
-                     e->gate, e->up,     e->cosine, e->sine,     e->scores, e->logits,
-                     e->keys, e->values, e->low,    e->delta };
+    float *all[] = { e->x,  e->normed, e->q,    e->attn_out, e->k,   e->v,    e->gate,
+                     e->up, e->cosine, e->sine, e->logits,   e->low, e->delta };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    cache_close(e->cache);
     free(e);
-}
-
-/* Where the keys (or values) of one head of one sequence begin, (n_ctx, D). */
-static float *cache_head(float *cache, const Engine *e, int layer, int seq, int kv_head) {
-    const Config *c = &e->model->config;
-    size_t head = ((size_t)layer * (size_t)e->opt.n_seq + (size_t)seq) * (size_t)c->n_kv_heads;
-    return cache + (head + (size_t)kv_head) * (size_t)e->opt.n_ctx * (size_t)c->head_dim;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -170,72 +148,30 @@ static void rope(float *v, const float *cosine, const float *sine, int n_heads, 
         }
 }
 
-/* One head of one query (D) over positions 0..pos of its sequence: out (D) = softmax(q K /
- * sqrt(D)) V with K, V (pos + 1, D). scores is scratch for n_ctx numbers. Vaswani et al.,
- * arXiv:1706.03762. */
-static void attention_head(float *out, const float *q, const float *keys, const float *values,
-                           int pos, int head_dim, float *scores) {
-    size_t d = (size_t)head_dim;
-    float scale = 1 / sqrtf((float)head_dim);
-    for (int u = 0; u <= pos; u++) scores[u] = dot(q, keys + (size_t)u * d, head_dim) * scale;
-    softmax(scores, pos + 1);
-    memset(out, 0, d * sizeof *out);
-    for (int u = 0; u <= pos; u++) {
-        const float *v = values + (size_t)u * d;
-        for (int i = 0; i < head_dim; i++) out[i] += scores[u] * v[i];
-    }
-}
-
-/* All heads of all rows; query heads share kv heads (GQA, arXiv:2305.13245):
- *
- *   H = 4 query heads, K = 2 kv heads          q0 q1 | q2 q3
- *                                                \ /     \ /
- *   head h reads kv head h / (H / K)              k0      k1                                     */
-static void attention(Engine *e, const Batch *b, int layer) {
-    const Config *c = &e->model->config;
-    int n_heads = c->n_heads, head_dim = c->head_dim, shared = c->n_heads / c->n_kv_heads;
-    int n_threads = thread_count() < e->n_threads ? thread_count() : e->n_threads;
-    (void)n_threads; /* read by the pragma alone: no more threads than rows of scores */
-#pragma omp parallel for schedule(dynamic, 4) num_threads(n_threads)
-    for (int job = 0; job < b->n * n_heads; job++) {
-        int i = job / n_heads, h = job % n_heads, thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
-        size_t at = ((size_t)i * (size_t)n_heads + (size_t)h) * (size_t)head_dim;
-        attention_head(e->attn_out + at, e->q + at,
-                       cache_head(e->keys, e, layer, b->seq[i], h / shared),
-                       cache_head(e->values, e, layer, b->seq[i], h / shared), b->pos[i], head_dim,
-                       e->scores + (size_t)thread * (size_t)e->opt.n_ctx);
-    }
-}
-
-/* Copies row i's keys and values, (K, D), to their position in the cache. */
-static void cache_store(Engine *e, const Batch *b, int layer, int i) {
-    const Config *c = &e->model->config;
-    size_t d = (size_t)c->head_dim, row = (size_t)i * (size_t)c->n_kv_heads * d;
-    for (int h = 0; h < c->n_kv_heads; h++) {
-        size_t at = (size_t)b->pos[i] * d, from = row + (size_t)h * d;
-        memcpy(cache_head(e->keys, e, layer, b->seq[i], h) + at, e->k + from, d * sizeof(float));
-        memcpy(cache_head(e->values, e, layer, b->seq[i], h) + at, e->v + from, d * sizeof(float));
-    }
-}
-
-/* gate_i = silu(gate_i) up_i with silu(g) = g / (1 + e^-g)      (n). SwiGLU, arXiv:2002.05202. */
-static void swiglu(float *gate, const float *up, size_t n) {
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++) gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
-}
-
 /* x += y      (n) */
 static void add(float *x, const float *y, size_t n) {
+#pragma omp parallel for schedule(static) if (n > 16384)
     for (size_t i = 0; i < n; i++) x[i] += y[i];
 }
 
 static void rmsnorm_rows(float *y, const float *x, const Tensor *w, int n, const Config *c) {
+#pragma omp parallel for schedule(static) if (n > 1)
     for (int i = 0; i < n; i++) {
         size_t row = (size_t)i * (size_t)c->dim;
         rmsnorm(y + row, x + row, (const float *)(const void *)w->data, c->dim, c->norm_eps);
+    }
+}
+
+/* Turns the queries and keys of all rows. */
+static void rope_rows(Engine *e, int n, const Config *c) {
+    size_t half = (size_t)c->head_dim / 2;
+#pragma omp parallel for schedule(static) if (n > 1)
+    for (int i = 0; i < n; i++) {
+        const float *cosine = e->cosine + (size_t)i * half, *sine = e->sine + (size_t)i * half;
+        size_t q_row = (size_t)i * 2 * half * (size_t)c->n_heads;
+        size_t k_row = (size_t)i * 2 * half * (size_t)c->n_kv_heads;
+        rope(e->q + q_row, cosine, sine, c->n_heads, c->head_dim);
+        rope(e->k + k_row, cosine, sine, c->n_kv_heads, c->head_dim);
     }
 }
 
@@ -253,7 +189,8 @@ static void watch(const Engine *e, const char *name, int layer, const float *dat
     if (e->opt.watch) e->opt.watch(e->opt.watch_arg, name, layer, data, n, cols);
 }
 
-/* x (n, C) += attention(rmsnorm(x)) */
+/* x (n, C) += wo attention(rmsnorm(x)), where the attention of a row and head, with the keys and
+ * values K, V of its sequence up to the row itself, is softmax(q K^T / sqrt(D)) V. */
 static void attention_block(Engine *e, const Batch *b, int layer) {
     const Config *c = &e->model->config;
     const Weights *w = &e->model->weights;
@@ -263,17 +200,11 @@ static void attention_block(Engine *e, const Batch *b, int layer) {
     linear(e, e->q, e->normed, &w->wq[layer], n);
     linear(e, e->k, e->normed, &w->wk[layer], n);
     linear(e, e->v, e->normed, &w->wv[layer], n);
-    for (int i = 0; i < n; i++) {
-        const float *cosine = e->cosine + (size_t)i * (size_t)c->head_dim / 2;
-        const float *sine = e->sine + (size_t)i * (size_t)c->head_dim / 2;
-        rope(e->q + (size_t)i * (size_t)q_dim, cosine, sine, c->n_heads, c->head_dim);
-        rope(e->k + (size_t)i * (size_t)kv_dim, cosine, sine, c->n_kv_heads, c->head_dim);
-        cache_store(e, b, layer, i);
-    }
+    rope_rows(e, n, c);
     watch(e, "q", layer, e->q, n, q_dim);
     watch(e, "k", layer, e->k, n, kv_dim);
     watch(e, "v", layer, e->v, n, kv_dim);
-    attention(e, b, layer);
+    attention(e->cache, layer, b, e->attn_out, e->q, e->k, e->v);
     watch(e, "attn_out", layer, e->attn_out, n, q_dim);
     linear(e, e->normed, e->attn_out, &w->wo[layer], n);
     add(e->x, e->normed, (size_t)n * (size_t)c->dim);
@@ -311,6 +242,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
     size_t dim = (size_t)c->dim, half = (size_t)c->head_dim / 2;
     int wanted = 0;
     check_batch(e, b);
+#pragma omp parallel for schedule(static) if (b->n > 1)
     for (int i = 0; i < b->n; i++) {
         const Tensor *t = w->tok_emb;
         const uint8_t *row = t->data + (size_t)b->token[i] * row_bytes(t->type, dim);
@@ -336,7 +268,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
     return e->logits;
 }
 
-/* Nothing to undo: attention reads positions 0..pos only, and what follows is written again. */
+/* Nothing to undo: attention uses positions 0..pos only, and what follows is written again. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
 const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close, NULL };
@@ -680,9 +612,9 @@ static float *feed_prompt(Session *s, const Ids *ids) {
     double start = now_seconds();
     int before = s->pos;
     float *logits = feed(s, ids->id, ids->n, NULL);
+    spec_prompt_end(&s->speculation, s->pos, (now_seconds() - start) / (double)ids->n);
     s->prompt_seconds += now_seconds() - start;
     s->n_prompt += (size_t)(s->pos - before);
-    spec_prompt_end(&s->speculation, s->pos, s->prompt_seconds / (double)s->n_prompt);
     return logits;
 }
 
@@ -922,7 +854,7 @@ static const Option options[] = {
     { 0, "cache", NULL, "TYPE", OPT_TEXT, &opt.cache, 0, 0,
       "keys and values in bf16 or fp8; --exact: float32" },
 #endif
-    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set: avx512, avx2 or plain" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
     { 0, "no-echo", "no-display-prompt", NULL, OPT_FLAG, &opt.no_echo, 0, 0,
@@ -1079,8 +1011,7 @@ int main(int argc, char **argv) {
         die_usage("--cache: '%s', expected bf16 or fp8", opt.cache);
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
-    if (!matmul_choose(opt.cpu))
-        die_usage("--cpu: '%s', expected plain or, where the CPU has them, avx2, avx512", opt.cpu);
+    if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

@@ -109,7 +109,7 @@ static const Option options[] = {
     { 0, "skip-bad", NULL, "N", OPT_INT, &opt.skip_bad, 0, 1 << 30,
       "skip so many updates that are not finite before giving up" },
     { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024, "0: as the machine offers" },
-    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, "instruction set" },
+    { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 0, "verify", NULL, NULL, OPT_FLAG, &opt.verify, 0, 0, "check checksums of large files too" },
     { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },
 };

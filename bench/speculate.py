@@ -64,13 +64,13 @@ def completions(most):
     return found[:most]
 
 
-def forced(pairs, cost, noise):
+def forced(pairs, cost, noise, draft=(0, 0)):
     """((tokens a pass, accepted of proposed, median gain, least gain), lines about matches)"""
     files = []
     for i, (prompt, text) in enumerate(pairs):
         files.append(write(f"{i}.prompt", prompt))
         files.append(text if text in ("random", "spite") else write(f"{i}.text", text))
-    lines = output_of("stdout", "build/bench_speculate", VOCAB, cost, noise,
+    lines = output_of("stdout", "build/bench_speculate", VOCAB, cost, noise, *draft,
                       *files).splitlines()
     rows = [line.split() for line in lines[:len(pairs)]]
     tokens, passes, proposed, accepted = (sum(int(row[i]) for row in rows) for i in range(2, 6))
@@ -103,6 +103,12 @@ def main():
             print(f"{kind}: lookup is right after", ", ".join(
                 f"{n} equal tokens {int(found[3]) / int(found[5]):.0%}"
                 for n, found in enumerate(map(str.split, matches), 1) if n in (1, 2, 4, 8, 16)))
+    for accuracy in 0.9, 0.7, 0.5, 0.1:
+        (a_pass, accepted, median, least), _ = forced(kinds["completion"], 0.05, 0.3,
+                                                      (0.2, accuracy))
+        print(f"completion, C 0.05, a draft that takes 0.2 and is right at {accuracy:.0%}: "
+              f"{a_pass:.2f} tokens a pass, {accepted:.0%} accepted, gain {median:.2f}, least "
+              f"{least:.2f}", flush=True)
     if options.forced:
         return
     model = options.model or "build/bench-1.5b-q8_0.gguf"

@@ -6,8 +6,8 @@
 #else
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#include "x86.h"   /* TILE */
-#include <cpuid.h> /* __get_cpuid */
+#include <cpuid.h>     /* __get_cpuid */
+#include <immintrin.h> /* _mm256_* */
 
 /* ------------------------------------------------------------------------------------------------
  * The vocabulary of kernels.h */
@@ -22,7 +22,9 @@ INLINE void v_store(float *p, V a) { _mm256_storeu_ps(p, a); }
 INLINE V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 INLINE V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
 INLINE V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+INLINE V v_div(V a, V b) { return _mm256_div_ps(a, b); }
 INLINE V v_max(V a, V b) { return _mm256_max_ps(a, b); }
+INLINE V v_min(V a, V b) { return _mm256_min_ps(a, b); }
 INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE V v_round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
@@ -64,32 +66,49 @@ INLINE float v_fold_max(V a) {
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
+/* Pairs of rows, then pairs of pairs, then halves change places. */
+INLINE void v_turn(V r[8]) {
+    V p[8];
+    UNROLL for (int l = 0; l < 8; l += 2) {
+        p[l] = _mm256_unpacklo_ps(r[l], r[l + 1]);
+        p[l + 1] = _mm256_unpackhi_ps(r[l], r[l + 1]);
+    }
+    UNROLL for (int l = 0; l < 8; l++) {
+        V a = p[(l & 4) + l / 2 % 2], b = p[(l & 4) + l / 2 % 2 + 2];
+        r[l] = l & 1 ? _mm256_shuffle_ps(a, b, 0xee) : _mm256_shuffle_ps(a, b, 0x44);
+    }
+    UNROLL for (int l = 0; l < 4; l++) {
+        V a = r[l], b = r[l + 4];
+        r[l] = _mm256_permute2f128_ps(a, b, 0x20);
+        r[l + 4] = _mm256_permute2f128_ps(a, b, 0x31);
+    }
+}
 
 /* ------------------------------------------------------------------------------------------------
- * gemm */
+ * matmul */
 
-TILE(avx2, 6, 8, __m256, 8, _mm256_, 1, _mm256_fmadd_ps)
+enum { DOT_TOKENS = 3 };
+#include "floats.h"    /* float_dots, float_pack */
+#include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
 
-/* 8 x 8 numbers at a time: pairs of rows, then pairs of pairs, then halves change places. */
+/* ------------------------------------------------------------------------------------------------
+ * attention, gemm */
+
+#include "attend.h" /* attend, exp_all, swiglu */
+#include "tile.h"   /* TILE */
+
+TILE(avx2, 6, 8, 1, v_fma)
+
 void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead) {
     int k = 0;
     for (; k + 8 <= n; k += 8, out += 8 * step) {
-        __m256 r[8], p[8];
+        __m256 r[8];
         UNROLL for (int l = 0; l < 8; l++) {
             r[l] = _mm256_loadu_ps(row[l] + k);
             _mm_prefetch((const char *)((uintptr_t)(row[l] + k) + ahead), _MM_HINT_T0);
         }
-        UNROLL for (int l = 0; l < 8; l++) p[l] =
-            l & 1 ? _mm256_unpackhi_ps(r[l - 1], r[l]) : _mm256_unpacklo_ps(r[l], r[l + 1]);
-        UNROLL for (int l = 0; l < 8; l++) {
-            __m256 a = p[(l & 4) + l / 2 % 2], b = p[(l & 4) + l / 2 % 2 + 2];
-            r[l] = l & 1 ? _mm256_shuffle_ps(a, b, 0xee) : _mm256_shuffle_ps(a, b, 0x44);
-        }
-        UNROLL for (int l = 0; l < 4; l++) {
-            float *low = out + (size_t)l * step;
-            _mm256_storeu_ps(low, _mm256_permute2f128_ps(r[l], r[l + 4], 0x20));
-            _mm256_storeu_ps(low + 4 * step, _mm256_permute2f128_ps(r[l], r[l + 4], 0x31));
-        }
+        v_turn(r);
+        UNROLL for (int l = 0; l < 8; l++) v_store(out + (size_t)l * step, r[l]);
     }
     const float *rest[GROUP];
     for (int l = 0; l < GROUP; l++) rest[l] = row[l] + k;
@@ -113,11 +132,16 @@ static bool avx2_here(void) {
 
 const Kernels kernels_avx2 = { .name = "avx2",
                                .here = avx2_here,
-                               .float_group = float_group_plain,
-                               .int8_group = int8_group_plain,
-                               .tile = { 6, 16, tile_avx2, 8, chains_avx2 },
+                               .float_dots = float_dots,
+                               .float_pack = float_pack,
+                               .int8_rows = int8_rows_avx2,
+                               .panels = PANELS_AVX2,
+                               .tile = { 6, 16, tile_avx2, 8, 8, chains_avx2 },
                                .turn = turn_avx2,
-                               .copy = copy_avx2 };
+                               .copy = copy_avx2,
+                               .attend = attend,
+                               .exp_all = exp_all,
+                               .swiglu = swiglu };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

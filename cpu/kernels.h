@@ -3,10 +3,12 @@
  * The products of a model are written once, in matmul.c and gemm.c, over a few small routines that
  * keep their sums in registers. Those exist once for every instruction set, in a file each: plain.c
  * (C that every compiler understands, the twin that the others are tested against), avx2.c,
- * avx512.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at start.
+ * avx512.c, neon.c. No other file has intrinsics. A file is a table, Kernels; levels.c picks one at
+ * start.
  *
- * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 what gemm does, 4 the table.
- * Test: tests/test_format.c, tests/test_gemm.c hold every level of this CPU against plain. */
+ * Sections: 1 numbers of 16 bits, 2 what matmul hands to a kernel, 3 int8, 4 what gemm does, 5 what
+ * attention does, 6 the table. Test: tests/test_format.c, tests/test_int8.c, tests/test_gemm.c,
+ * tests/test_attention.c hold every level of this CPU against plain. */
 #ifndef KERNELS_H
 #define KERNELS_H
 
@@ -24,11 +26,12 @@
  *   v_store_part(p, a, n)          the first n
  *   v_load_f16(p) v_load_bf16(p)   and _part: numbers of 16 bits, widened
  *   v_load_i8(p)                   LANES int8, as float32
- *   v_add v_sub v_mul(a, b)        lane by lane
- *   v_max(a, b)                    a > b ? a : b, so b where one of them is NaN
+ *   v_add v_sub v_mul v_div(a, b)  lane by lane
+ *   v_max v_min(a, b)              a > b ? a : b, a < b ? a : b, so b where one of them is NaN
  *   v_fma(a, b, c)                 a b + c in one rounding (plain: where the target has that)
  *   v_round(a)                     to the nearest whole number, of two the even one
  *   v_pow2(n)                      2^n, n whole and from -126 to 127
+ *   v_turn(a)                      array of LANES vectors: rows become columns
  *   v_fold(a) v_fold_max(a)        sum, maximum of the lanes: lane l takes l + LANES/2, .. l + 1 */
 
 /* ------------------------------------------------------------------------------------------------
@@ -86,35 +89,113 @@ OC_API float load_half(const uint8_t *p) { return half_to_float(load16(p)); }
 /* ------------------------------------------------------------------------------------------------
  * 2. What matmul hands to a kernel */
 
-enum { ROWS = 4, TOKENS = 4 }; /* tile size: 16 accumulators are held in registers */
-
 /* The 16 levels of iq4_nl: closer together around zero, where weights are. */
 static const int8_t iq4_nl_level[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
                                          1,    13,   25,  38,  53,  69,  89,  113 };
 
-/* quants.c: the bytes of a 32-block as small unsigned codes, its scale d and its minimum m. */
-void unpack_block(uint8_t code[32], float *d, float *m, const uint8_t *block, uint32_t type);
-int code_offset(uint32_t type); /* to subtract from a code for the signed number it stands for */
+/* quants.c: one stored block as whole numbers, and for each 32 of them a scale and a minimum:
+ * number i = d[i / 32] code[i] + m[i / 32]. */
+void unpack_block(int16_t *code, float *d, float *m, const uint8_t *block, uint32_t type);
 
-/* Activations rounded to 8 bits, block by block of 32: x ~ d (q - 128). Rows are padded with zero
- * blocks to an even number of them, because avx512 works on pairs. */
+/* Rows of W as stored, f32, f16 or bf16, and where their products with n tokens of float32 go:
+ * y[t y_stride + r] = x_t . row_r. */
 typedef struct {
-    uint8_t *q; /* (n, padded) */
-    float *d;   /* (n, padded / 32) */
-    size_t padded;
-} Rounded;
-
-/* A group of rows of W and where their products go: y[t y_stride + r] = x_t . row_r, n tokens. */
-typedef struct {
-    const uint8_t *row[ROWS];
+    const uint8_t *rows; /* n_rows of them, row_bytes apart */
+    size_t row_bytes;
+    uint32_t type;
     int n_rows, cols, n;
-    uint32_t type; /* of the rows */
+    const float *x; /* (n, cols) */
     float *y;
     size_t y_stride;
-} Group;
+} FloatRows;
+
+/* A panel of rows as lanes, the chains of its sums one after the other (floats.h): number k of row
+ * i at out[k % LANES chain + k / LANES width + i]. Lanes without a row or a number are zeros. */
+typedef struct {
+    float *out;
+    size_t chain;
+    int width; /* a multiple of LANES */
+    const uint8_t *rows;
+    size_t row_bytes;
+    uint32_t type; /* f32, f16, bf16 */
+    int n_rows, cols;
+} Pack;
 
 /* ------------------------------------------------------------------------------------------------
- * 3. What gemm hands to a kernel
+ * 3. Int8: whole numbers times whole numbers
+ *
+ * A weight is d code + m (unpack_block). x is rounded to whole numbers as well, 32 by 32: x ~ dx q,
+ * q from -127 to 127. The product of two blocks of 32 is then exact but for two scales:
+ *
+ *     sum w x  =  d dx (sum code q)  +  m dx (sum q)              sums over 32, in integers
+ *
+ * Eight chains of multiply-adds take the blocks of a row in turns, chain j the blocks b = j mod 8:
+ *     acc_j = fma(sum code q, d dx, acc_j), and for types with a minimum acc_j = fma(m, dx sum q,
+ *     acc_j)
+ * in ascending b; then they fold 8 -> 4 -> 2 -> 1. Because integers have no rounding, a level may
+ * sum them in any order and still be equal to every other level, bit for bit.
+ *
+ * Eight blocks, the 256 numbers that the K types store together, are a superblock here for all
+ * types. Where a row ends within one, x goes on with zeros. */
+
+enum { SUPER = 256 };
+
+OC_API bool has_min(uint32_t type) {
+    return type == T_Q4_1 || type == T_Q5_1 || type == T_Q4_K || type == T_Q5_K;
+}
+
+/* CALL(TYPE) for the type at hand, so that each becomes a routine of its own. */
+#define FOR_TYPE(type, CALL)                                                                       \
+    switch (type) {                                                                                \
+    case T_Q4_0: CALL(T_Q4_0); break;                                                              \
+    case T_Q4_1: CALL(T_Q4_1); break;                                                              \
+    case T_Q5_0: CALL(T_Q5_0); break;                                                              \
+    case T_Q5_1: CALL(T_Q5_1); break;                                                              \
+    case T_Q8_0: CALL(T_Q8_0); break;                                                              \
+    case T_Q4_K: CALL(T_Q4_K); break;                                                              \
+    case T_Q5_K: CALL(T_Q5_K); break;                                                              \
+    case T_Q6_K: CALL(T_Q6_K); break;                                                              \
+    case T_IQ4_NL: CALL(T_IQ4_NL); break;                                                          \
+    default: break;                                                                                \
+    }
+
+/* n rounded tokens, `padded` numbers each, a multiple of SUPER. */
+typedef struct {
+    int n;
+    size_t padded;
+    int8_t *q;     /* (n, padded) */
+    int16_t *half; /* (n, padded / 16) sums of 16 q */
+    float *d, *s;  /* (n, padded / 32) dx, and dx times the sum of 32 q */
+} Rounded;
+
+/* y[t y_stride + r] = x_t . row r for `rows` rows of `cols` numbers, stored one behind the other
+ * from w on, and all tokens of x. Each weight is unpacked once. */
+typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, uint32_t type,
+                      int rows, int cols);
+
+/* For prompts: panels, whose lanes are rows, so that one number of x, broadcast, meets a vector of
+ * weights and nothing is left to sum across lanes. A tile is `rows` x `tokens` sums in registers.
+ * Both of its operands are copied in the order in which it reads them, chain by chain; a dword is 4
+ * codes in bytes or, for types whose products need it, 2 in words of 16 bits, of consecutive k:
+ *
+ *     a block of W: 8 (words: 16) steps of `rows` dwords | `rows` floats d | `rows` floats m
+ *     a block of x: 8 (words: 16) steps of `tokens` dwords | `tokens` dwords: the sums of q of even
+ *                   and of odd pairs, two words | `tokens` floats dx | `tokens` floats dx sum q
+ *
+ * What a byte holds is the level's affair (code + offset, where its instruction wants that). */
+typedef struct {
+    int rows, tokens;             /* 0: this level has no panels */
+    bool (*words)(uint32_t type); /* two codes a dword, not four */
+    /* Rows of W (n_rows <= rows, `stride` bytes apart) as panel: block b stands at place b / 8 of
+     * chain b mod 8; chains have padded / SUPER blocks; rows and blocks that are missing are 0. */
+    void (*pack)(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t type, int n_rows,
+                 int cols);
+    /* sum (tokens, rows) = one chain of so many blocks. */
+    void (*tile)(float *sum, const uint8_t *panel, const uint8_t *x, int blocks, uint32_t type);
+} Panels;
+
+/* ------------------------------------------------------------------------------------------------
+ * 4. What gemm hands to a kernel
  *
  * A tile of C, 6 x 16 elements for avx2, is summed in registers while k runs. Each step loads 16
  * numbers of B and spreads 6 numbers of A for 96 multiply-adds, so that arithmetic is the limit:
@@ -138,20 +219,51 @@ typedef void RunTile(int kc, const float *a, const float *b, float *c, size_t st
 typedef struct {
     int rows, cols;
     RunTile *run; /* NULL: this level has no such tile */
+    int slots;    /* the step of an A panel */
     int lanes;    /* of a vector; `chains` runs CHAINS independent sums, for matmul_peak */
     float (*chains)(long steps);
 } Tile;
 
 /* ------------------------------------------------------------------------------------------------
- * 4. The table */
+ * 5. What attention hands to a kernel: queries of one head and a chunk of CHUNK positions
+ *
+ * The cache keeps SIDE x SIDE tiles: of keys (dimension, position), of values (position,
+ * dimension), row-major. q8_0 puts the scales, f16, of the tile's positions before its bytes. */
+
+enum { SIDE = 32, CHUNK = 128, PART_MIX = 16 };
+
+OC_API size_t cache_tile_bytes(uint32_t type) {
+    return SIDE * SIDE * (type == T_F32 ? 4 : type == T_F16 ? 2 : 1) + (type == T_Q8_0) * 2 * SIDE;
+}
+
+typedef struct {
+    uint32_t type; /* T_F32, T_F16, T_Q8_0 */
+    int head_dim, n;
+    const float *q; /* (n, D), rows q_step apart, already divided by sqrt(D) */
+    size_t q_step;
+    const int *limit;    /* (n), ascending: how many positions of the chunk each query sees, > 0 */
+    const uint8_t *keys; /* for each 32 positions, the tiles of all dimensions */
+    const uint8_t *values; /* for each 32 dimensions, the tiles of all positions, ... */
+    size_t panel_bytes;    /* ... which is so far from there to the next 32 dimensions */
+    float *scores;         /* scratch (n, CHUNK) */
+    float *expanded;       /* scratch for SIDE positions and for CHUNK x SIDE values */
+    /* Out, for each query: the largest score, the sum of e^(score - largest) and, from number
+     * PART_MIX on, the sum of e^(score - largest) times values (D, rounded up to SIDE). */
+    float *part;
+    size_t part_step;
+} Chunk;
+
+/* ------------------------------------------------------------------------------------------------
+ * 6. The table */
 
 typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
     /* matmul */
-    bool loads_halves; /* float_group takes rows of f16 and bf16 as they are, not only f32 */
-    void (*float_group)(const Group *g, const float *x);
-    void (*int8_group)(const Group *g, const Rounded *x);
+    void (*float_dots)(const FloatRows *j);
+    void (*float_pack)(const Pack *p);
+    Int8Rows *int8_rows;
+    Panels panels;
     /* gemm */
     Tile tile, bf16;
     bool (*bf16_here)(void);
@@ -160,14 +272,24 @@ typedef struct {
     void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
     /* out[k step + l] = in[k in_step + l], zeros from lane `lanes` on: its lanes are columns. */
     void (*copy)(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+    /* attend.h */
+    void (*attend)(const Chunk *c);
+    void (*exp_all)(float *x, size_t n);                    /* x_i = e^x_i */
+    void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon, kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
-void float_group_plain(const Group *g, const float *x);
-void int8_group_plain(const Group *g, const Rounded *x);
+Int8Rows int8_rows_plain;
 void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+
+/* avx2.c, for avx512 too */
+void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
+void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
+/* gemm.c */
+void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
+              int m, int n, bool add);
 
 const Kernels *kernels(void); /* the level in use; chosen now if it was not */
 int thread_number(void);      /* of the caller among the threads, from 0 */

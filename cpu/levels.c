@@ -5,12 +5,17 @@
 #include <omp.h> /* omp_get_thread_num, omp_get_max_threads */
 #endif
 
-static const Kernels *const levels[] = { /* best first */
+/* Best first. */
 #if defined(__x86_64__) && defined(__GNUC__)
-                                         &kernels_avx512, &kernels_avx2,
+static const Kernels *const levels[] = { &kernels_avx512, &kernels_avx2, &kernels_plain };
+const char matmul_levels[] = "instruction set that this CPU has: avx512, avx2 or plain";
+#elif defined(__aarch64__) && defined(__GNUC__)
+static const Kernels *const levels[] = { &kernels_dotprod, &kernels_neon, &kernels_plain };
+const char matmul_levels[] = "instruction set that this CPU has: dotprod, neon or plain";
+#else
+static const Kernels *const levels[] = { &kernels_plain };
+const char matmul_levels[] = "instruction set that this CPU has: plain";
 #endif
-                                         &kernels_plain
-};
 /* The one in use. Atomic, because gemm_here may be the first to ask for it, on several threads. */
 static const Kernels *_Atomic level;
 

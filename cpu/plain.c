@@ -1,7 +1,6 @@
 /* plain.c: the level that runs everywhere, in C that every compiler understands, and the twin that
  * the others are tested against. Sections: 1 the vocabulary, 2 matmul, 3 gemm. */
 #include "kernels.h"
-#pragma GCC diagnostic ignored "-Wpsabi" /* V as an argument: none of these calls is one */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. The vocabulary of kernels.h, in the vectors of C that gcc and clang know for every target */
@@ -34,7 +33,9 @@ INLINE void v_store(float *p, V a) { memcpy(p, &a, sizeof a); }
 INLINE V v_add(V a, V b) { return a + b; }
 INLINE V v_sub(V a, V b) { return a - b; }
 INLINE V v_mul(V a, V b) { return a * b; }
+INLINE V v_div(V a, V b) { return a / b; }
 INLINE V v_max(V a, V b) { EACH_LANE(a[l] > b[l] ? a[l] : b[l]); }
+INLINE V v_min(V a, V b) { EACH_LANE(a[l] < b[l] ? a[l] : b[l]); }
 INLINE V v_fma(V a, V b, V c) { EACH_LANE(MULTIPLY_ADD(a[l], b[l], c[l])); }
 INLINE V v_round(V a) { EACH_LANE(rintf(a[l])); }
 INLINE V v_pow2(V n) { EACH_LANE(bits_to_float((uint32_t)((int)n[l] + 127) << 23)); }
@@ -49,6 +50,13 @@ INLINE V v_load_f16(const uint8_t *p) { return v_load_f16_part(p, LANES); }
 INLINE V v_load_bf16(const uint8_t *p) { return v_load_bf16_part(p, LANES); }
 INLINE V v_load_i8(const int8_t *p) { EACH_LANE((float)p[l]); }
 
+INLINE void v_turn(V r[LANES]) {
+    float m[LANES][LANES], turned[LANES][LANES];
+    memcpy(m, r, sizeof m);
+    for (int i = 0; i < LANES; i++)
+        for (int l = 0; l < LANES; l++) turned[i][l] = m[l][i];
+    memcpy(r, turned, sizeof turned);
+}
 INLINE float v_fold(V a) {
     for (int half = LANES / 2; half; half /= 2)
         for (int l = 0; l < half; l++) a[l] += a[l + half];
@@ -60,77 +68,57 @@ INLINE float v_fold_max(V a) {
     return a[0];
 }
 
+#include "attend.h" /* attend, exp_all, swiglu */
+
 /* ------------------------------------------------------------------------------------------------
  * 2. matmul */
 
-/* Folds 16 lanes: lane l takes l + 8, then l + 4, l + 2, l + 1. */
-static float fold(float lane[16]) {
-    for (int half = 8; half; half /= 2)
-        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
-    return lane[0];
-}
+enum { DOT_TOKENS = 2 };
+#include "floats.h" /* float_dots, float_pack */
 
-/* Float path. x: (n, cols); rows of float32. */
-void float_group_plain(const Group *g, const float *x) {
-    for (int t = 0; t < g->n; t++)
-        for (int r = 0; r < g->n_rows; r++) {
-            float lane[16] = { 0 };
-            const float *a = x + (size_t)t * (size_t)g->cols;
-            const float *b = (const float *)(const void *)g->row[r];
-            int k = 0;
-            for (; k + 16 <= g->cols; k += 16)
-                for (int l = 0; l < 16; l++) lane[l] += a[k + l] * b[k + l];
-            for (int l = 0; k + l < g->cols; l++) lane[l] += a[k + l] * b[k + l];
-            g->y[(size_t)t * g->y_stride + (size_t)r] = fold(lane);
-        }
-}
+enum { BUNCH = 16 }; /* tokens that meet a superblock of a row while it is unpacked */
 
-/* Int8 path, rows of 32-blocks: the sum over blocks of
- * dx (d sum (code - offset) (q - 128)  +  m sum (q - 128)), inner sums in integers. */
-static void int8_row_plain(const Group *g, const Rounded *x, int r) {
-    size_t bytes = (size_t)type_info(g->type)->bytes;
-    int offset = code_offset(g->type);
-    for (int t = 0; t < g->n; t++) g->y[(size_t)t * g->y_stride + (size_t)r] = 0;
-    for (size_t b = 0; b < (size_t)g->cols / 32; b++) {
-        uint8_t code[32];
-        float d, m;
-        unpack_block(code, &d, &m, g->row[r] + b * bytes, g->type);
-        for (int t = 0; t < g->n; t++) {
-            const uint8_t *q = x->q + (size_t)t * x->padded + 32 * b;
-            int dot = 0, sum = 0;
-            for (int i = 0; i < 32; i++)
-                dot += (code[i] - offset) * (q[i] - 128), sum += q[i] - 128;
-            float dx = x->d[(size_t)t * x->padded / 32 + b];
-            g->y[(size_t)t * g->y_stride + (size_t)r] += dx * (d * (float)dot + m * (float)sum);
-        }
+/* Int8 path: a superblock of a row comes apart once and meets all tokens of a bunch. */
+static void int8_row_plain(float *y, size_t y_stride, const Rounded *x, const uint8_t *row,
+                           uint32_t type, int cols, int t0, int n) {
+    float acc[BUNCH][8] = { { 0 } };
+    const size_t in_super = (size_t)type_info(type)->block, bytes = (size_t)type_info(type)->bytes;
+    for (size_t k0 = 0; k0 < (size_t)cols; k0 += SUPER) {
+        int16_t code[SUPER];
+        float d[8], m[8];
+        size_t n_blocks = (size_t)cols - k0 < SUPER ? ((size_t)cols - k0) / 32 : 8;
+        for (size_t k = 0; k < 32 * n_blocks; k += in_super, row += bytes)
+            unpack_block(code + k, d + k / 32, m + k / 32, row, type);
+        for (int t = 0; t < n; t++)
+            for (size_t j = 0; j < n_blocks; j++) {
+                size_t at = (size_t)(t0 + t) * x->padded + k0 + 32 * j;
+                int dot = 0;
+                for (size_t i = 0; i < 32; i++) dot += code[32 * j + i] * x->q[at + i];
+                acc[t][j] = MULTIPLY_ADD((float)dot, d[j] * x->d[at / 32], acc[t][j]);
+                if (has_min(type)) acc[t][j] = MULTIPLY_ADD(m[j], x->s[at / 32], acc[t][j]);
+            }
+    }
+    for (int t = 0; t < n; t++) {
+        for (int half = 4; half; half /= 2)
+            for (int l = 0; l < half; l++) acc[t][l] += acc[t][l + half];
+        y[(size_t)(t0 + t) * y_stride] = acc[t][0];
     }
 }
-void int8_group_plain(const Group *g, const Rounded *x) {
-    for (int r = 0; r < g->n_rows; r++) int8_row_plain(g, x, r);
+void int8_rows_plain(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, uint32_t type,
+                     int rows, int cols) {
+    size_t bytes = row_bytes(type, (size_t)cols);
+    for (int r = 0; r < rows; r++)
+        for (int t = 0; t < x->n; t += BUNCH)
+            int8_row_plain(y + r, y_stride, x, w + (size_t)r * bytes, type, cols, t,
+                           x->n - t < BUNCH ? x->n - t : BUNCH);
 }
 
 /* ------------------------------------------------------------------------------------------------
  * 3. gemm */
 
-static void tile_plain(int kc, const float *a, const float *b, float *c, size_t stride, bool add) {
-    float sum[4][16] = { { 0 } };
-    for (int k = 0; k < kc; k++, a += 8, b += 16)
-        for (int i = 0; i < 4; i++)
-#pragma omp simd
-            for (int j = 0; j < 16; j++) sum[i][j] = MULTIPLY_ADD(a[i], b[j], sum[i][j]);
-    for (int i = 0; i < 4; i++, c += stride)
-        for (int j = 0; j < 16; j++) c[j] = add ? c[j] + sum[i][j] : sum[i][j];
-}
+#include "tile.h" /* TILE */
 
-static float chains_plain(long steps) {
-    float y[CHAINS][8], sum = 0;
-    for (int i = 0; i < CHAINS * 8; i++) y[i / 8][i % 8] = (float)i;
-    for (long s = 0; s < steps; s++)
-        for (int c = 0; c < CHAINS; c++)
-            for (int l = 0; l < 8; l++) y[c][l] = MULTIPLY_ADD(y[c][l], 0.999f, 0.001f);
-    for (int i = 0; i < CHAINS * 8; i++) sum += y[i / 8][i % 8];
-    return sum;
-}
+TILE(plain, 4, 8, 1, v_fma)
 
 void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead) {
     (void)ahead;
@@ -147,8 +135,12 @@ static bool plain_here(void) { return true; }
 
 const Kernels kernels_plain = { .name = "plain",
                                 .here = plain_here,
-                                .float_group = float_group_plain,
-                                .int8_group = int8_group_plain,
-                                .tile = { 4, 16, tile_plain, 8, chains_plain },
+                                .float_dots = float_dots,
+                                .float_pack = float_pack,
+                                .int8_rows = int8_rows_plain,
+                                .tile = { 4, 16, tile_plain, 8, 8, chains_plain },
                                 .turn = turn_plain,
-                                .copy = copy_plain };
+                                .copy = copy_plain,
+                                .attend = attend,
+                                .exp_all = exp_all,
+                                .swiglu = swiglu };

@@ -14,8 +14,8 @@
  * tokens are fed with it. Keys and values pass through shared memory in rows of D + 8 numbers: the
  * 8 make ldmatrix free of bank conflicts for D = 64, 80, 128 and 160 alike.
  * Test: tests/test_cuda.c. The plain twin is attention_plain_kernel in runcuda.cu. */
-#ifndef OC_ATTENTION_H
-#define OC_ATTENTION_H
+#ifndef OC_CUDA_ATTENTION_H
+#define OC_CUDA_ATTENTION_H
 
 #include "weights.h" /* Cache, Tile */
 

@@ -88,8 +88,8 @@ def numbers():
 
 def options():
     for option in ("-n", "-c", "-i", "-f", "-t", "-p", "-s", "-m", "-z", "--stop", "--logprobs",
-                   "--perplexity", "--dump-activations", "--cpu", "--n-predict", "--lora",
-                   "--lora-scale"):
+                   "--perplexity", "--against", "--dump-activations", "--cpu", "--n-predict",
+                   "--lora", "--lora-scale"):
         yield refuse(f"nothing behind {option}", ["-i", "a", option], option, "nothing follows")
     for option in ("-x", "--nosuch", "--", "---", "-ni", "-n5", "--prompt-", "--n", "-\u00e9",
                    "--no\nsuch"):

@@ -20,7 +20,13 @@
 #define TEST_PRINTF(f, a)
 #endif
 
+/* For matmul_choose; what this CPU lacks is passed over. */
+#define LEVEL_NAMES "plain", "avx2", "avx512", "neon", "dotprod"
+
 static int test_passed, test_failed;
+
+/* Under an emulator (test_neon.py): a few small shapes, and not the level plain, are enough. */
+TEST_API bool small_tests(void) { return getenv("OC_SMALL"); }
 
 /* One result. The name may carry numbers; on failure `why` tells what was found and expected. */
 TEST_API bool check(bool ok, const char *why, const char *name, ...) TEST_PRINTF(3, 4);

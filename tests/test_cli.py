@@ -4,6 +4,7 @@ stderr all talk, exit codes are 0, 1 (bad data), 2 (usage) and 130 (Ctrl-C); the
 for any number of threads and any prompt batch. Broken files are badinput.py's matter."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,9 @@ import signal
 import subprocess
 
 from badinput_files import Gguf
-from check import (ROOT, SCRATCH, check, check_equal, end, program, short, skip, start)
+import show_gguf
+from check import (ROOT, SCRATCH, check, check_equal, end, program, short, skip, start,
+                   write_file)
 
 RATES = re.compile(r"prompt \d+ tokens [\d.]+ tok/s, generated (\d+) tokens [\d.]+ tok/s, "
                    r"[\d.]+ GB/s\n\Z")
@@ -178,6 +181,63 @@ def test_perplexity():
     check_error("--perplexity of NaN", run(model, "--perplexity", text), 1, "logit")
 
 
+AGAINST = re.compile(rb"against (.+): KL ([\d.]+) nats a token \(largest ([\d.]+)\), "
+                     rb"same top token ([\d.]+) %, perplexity ([\d.]+), ours ([-+][\d.]+) %\n\Z")
+
+
+def last_logits(model, ids, *options):
+    """The logits after each of the beginnings of a text but the whole, by way of dumps."""
+    dump = os.path.join(SCRATCH, "logits.gguf")
+    rows = []
+    for n in range(1, len(ids)):
+        text = start(program("tokenizer"), "decode", model, *ids[:n]).stdout.strip(b"\n")
+        run(model, "-i", text.decode(), "--dump-activations", dump, *options)
+        gguf = show_gguf.Gguf(dump)
+        check_equal(f"tokens {n}", gguf.keys["tokens"], ids[:n])
+        rows.append(gguf.rows("logits")[-1])
+    return rows
+
+
+def log_softmax(row):
+    most = max(row)
+    total = most + math.log(sum(math.exp(x - most) for x in row))
+    return [x - total for x in row]
+
+
+def test_against():
+    """KL is 0 from a model to itself, and what Python makes of the logits elsewhere."""
+    base, model = (os.path.join(SCRATCH, f"against-{kind}.gguf") for kind in ("f32", "q4_0"))
+    for path, kind in ((base, "f32"), (model, "q4_0")):
+        start(program("convert"), os.path.join(DATA, "llama_mha160"), path, "-q", kind)
+    text = write_file(os.path.join(SCRATCH, "against.txt"), "abcdefgh")
+    done = run(model, "--perplexity", text, "--against", model, "--exact")
+    found = AGAINST.search(done.stdout)
+    check("--against itself is 0", found and found.group(1) == model.encode() and
+          [float(x) for x in found.groups()[1:]] ==
+          [0, 0, 100, float(done.stdout.split()[1].strip(b",")), 0], short(done))
+    done = run(model, "--perplexity", text, "--against", base)
+    found = AGAINST.search(done.stdout)
+    ids = start(program("tokenizer"), "encode", model, "-i", "abcdefgh").stdout.split()
+    ids, n = [int(word) for word in ids], len(ids) - 1
+    ours, theirs = last_logits(model, ids), last_logits(base, ids, "--exact")
+    kl = [sum(math.exp(p) * (p - q) for p, q in zip(log_softmax(a), log_softmax(b)))
+          for a, b in zip(theirs, ours)]
+    check("--against f32 is the KL of the logits", found and n > 3 and kl and
+          abs(float(found.group(2)) - sum(kl) / n) < 2e-6 + 1e-4 * sum(kl) / n > 0 and
+          abs(float(found.group(3)) - max(kl)) < 1e-4 and float(found.group(2)) > 0,
+          f"{short(done.stdout)}, expected {sum(kl) / max(n, 1)} and {max(kl, default=0)}")
+    alone = run(base, "--perplexity", text, "--exact").stdout.split()[1].strip(b",")
+    check_equal("--against: perplexity of the base", found and found.group(5), alone)
+    check_error("--against without --perplexity", run(model, "-i", "a", "--against", base), 2,
+                "--against", "--perplexity")
+    with open(other := os.path.join(SCRATCH, "against-other.gguf"), "wb") as file:
+        file.write(Gguf().build())
+    check_error("--against another vocabulary", run(model, "--perplexity", text, "--against",
+                other, "-c", 2), 1, other, "vocabulary", "353")
+    check_error("--against nothing", run(model, "--perplexity", text, "--against", "no.gguf"), 1,
+                "no.gguf", "cannot open")
+
+
 def test_edges():
     """Where generation ends, and the BOS that a GGUF file need not name."""
     full = run(MODEL, "-i", "<|im_end|>" * 5, "-n", 6, "-c", 9)
@@ -261,7 +321,7 @@ os.makedirs(SCRATCH, exist_ok=True)
 converted = start(program("convert"), os.path.join(DATA, "llama_gqa20"), MODEL, "-q", "q8_0")
 if check("convert llama_gqa20 -q q8_0", converted.returncode == 0, short(converted.stderr)):
     for test in (test_help, test_generate, test_sampling, test_limits, test_ended, test_bytes,
-                 test_outputs, test_perplexity, test_edges, test_chat, test_convert,
+                 test_outputs, test_perplexity, test_against, test_edges, test_chat, test_convert,
                  test_stories):
         test()
 end()

@@ -553,7 +553,7 @@ static void test_norm(const Model *m, const Reference *r) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const levels[] = { "plain", "avx2", "avx512" };
+    static const char *const levels[] = { LEVEL_NAMES };
     Model m;
     Reference r;
     if (argc != 3) die_usage("%d arguments, expected MODEL REFERENCE", argc - 1);
@@ -563,7 +563,7 @@ int main(int argc, char **argv) {
     model_open(&m, argv[1], true);
     reference_open(&r, argv[2]);
     if (m.config.vocab_size < 4096) { /* not one of full_layer_train.py, which take minutes */
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 5; i++)
             if (matmul_choose(levels[i])) test_gradients(&m, &r, levels[i]);
         matmul_choose(NULL);
         test_variants(&m, &r);

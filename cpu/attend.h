@@ -1,0 +1,168 @@
+/* attend.h: e^x, SwiGLU, and attention over one chunk of the cache, in the vocabulary of the level
+ * whose file includes this. attention.c says what a chunk is and how chunks add up.
+ *
+ * Scores and mix are the same product, a row of numbers times a matrix of SIDE columns:
+ *
+ *     scores (queries, 32 positions) = q (queries, D) times a group of keys      (D, 32 positions)
+ *     mix    (queries, 32 of D)      = p (queries, positions) times a panel of values (positions,
+ *                                      32 of D)
+ *
+ * so the cache keeps both as tiles whose row of 32 numbers is what one step of the product reads,
+ * and no sum ever goes across the lanes of a vector: every result is one chain of v_fma.
+ * Test: tests/test_attention.c. Measure: build/bench_attention. */
+
+/* e^x within 1.1 units of the last place; e^-inf = 0, e^inf = inf, NaN stays NaN. x = n ln 2 + r
+ * with |r| <= ln 2 / 2, ln 2 in two parts of which the first times n is exact; e^r by the
+ * polynomial of least relative error, 3.3e-9; 2^n in two factors, because n reaches from -150, half
+ * the smallest number, to 128, and a factor alone does not. */
+INLINE V v_exp(V x) {
+    x = v_min(v_set1(89), v_max(v_set1(-104), x)); /* NaN, as the second operand, passes */
+    V n = v_round(v_mul(x, v_set1(1.44269504f)));
+    V r = v_fma(n, v_set1(2.12194440e-4f), v_fma(n, v_set1(-0.693359375f), x));
+    V g = v_fma(r, v_set1(0.0013813145f), v_set1(0.0083694188f));
+    g = v_fma(r, v_fma(r, g, v_set1(0.041668456f)), v_set1(0.16666515f));
+    g = v_fma(r, g, v_set1(0.49999994f));
+    V power = v_fma(v_mul(r, r), g, v_add(r, v_set1(1)));
+    n = v_max(n, v_set1(-151)); /* a number in the place of NaN, which has no 2^n */
+    V half = v_round(v_mul(n, v_set1(0.5f)));
+    return v_mul(v_mul(power, v_pow2(half)), v_pow2(v_sub(n, half)));
+}
+
+/* x_i = e^x_i      (n) */
+static void exp_all(float *x, size_t n) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(x + i, v_exp(v_load(x + i)));
+    if (i < n) v_store_part(x + i, v_exp(v_load_part(x + i, (int)(n - i))), (int)(n - i));
+}
+
+/* silu(g) u = g / (1 + e^-g) u */
+INLINE V gated(V g, V u) { return v_mul(v_div(g, v_add(v_set1(1), v_exp(v_sub(v_zero(), g)))), u); }
+static void swiglu(float *gate, const float *up, size_t n) {
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) v_store(gate + i, gated(v_load(gate + i), v_load(up + i)));
+    int rest = (int)(n - i);
+    if (rest)
+        v_store_part(gate + i, gated(v_load_part(gate + i, rest), v_load_part(up + i, rest)), rest);
+}
+
+/* The first `rows` rows of a tile as float32, exactly. q8_0 has a scale for each position: those
+ * are the columns of a tile of keys and the rows of a tile of values. */
+static void expand_tile(float *out, const uint8_t *tile, uint32_t type, bool of_keys, int rows) {
+    float scale[SIDE];
+    if (type == T_F16)
+        for (int i = 0; i < rows * SIDE; i += LANES) v_store(out + i, v_load_f16(tile + 2 * i));
+    if (type != T_Q8_0) return;
+    for (int i = 0; i < SIDE; i += LANES) v_store(scale + i, v_load_f16(tile + 2 * i));
+    const int8_t *in = (const int8_t *)tile + 2 * SIDE;
+    for (int k = 0; k < rows; k++, in += SIDE, out += SIDE)
+        for (int i = 0; i < SIDE; i += LANES) {
+            V d = of_keys ? v_load(scale + i) : v_set1(scale[k]);
+            v_store(out + i, v_mul(d, v_load_i8(in + i)));
+        }
+}
+
+/* `rows` rows of consecutive tiles as float32: the tiles themselves, if they are that. */
+static const float *expand(const Chunk *c, const uint8_t *tile, bool of_keys, int rows) {
+    if (c->type == T_F32) return (const float *)(const void *)tile;
+    size_t bytes = cache_tile_bytes(c->type);
+    for (int k = 0; k < rows; k += SIDE, tile += bytes)
+        expand_tile(c->expanded + (size_t)k * SIDE, tile, c->type, of_keys,
+                    rows - k < SIDE ? rows - k : SIDE);
+    return c->expanded;
+}
+
+enum { COLUMNS = SIDE / LANES, TOGETHER = LANES == 16 ? 8 : 3 }; /* sums fill the registers */
+
+/* c_t (SIDE) = the sum over k in from..to of a_t[k] b[k] (SIDE), for T rows t; += where from > 0 */
+INLINE void product(const int T, float *c, size_t c_step, const float *a, size_t a_step,
+                    const float *b, int from, int to) {
+    V sum[TOGETHER][COLUMNS];
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < COLUMNS; i++) sum[t][i] =
+        from ? v_load(c + (size_t)t * c_step + i * LANES) : v_zero();
+    for (int k = from; k < to; k++) {
+        V x[TOGETHER];
+        UNROLL for (int t = 0; t < T; t++) x[t] = v_set1(a[(size_t)t * a_step + (size_t)k]);
+        UNROLL for (int i = 0; i < COLUMNS; i++) {
+            V row = v_load(b + (size_t)k * SIDE + i * LANES);
+            UNROLL for (int t = 0; t < T; t++) sum[t][i] = v_fma(x[t], row, sum[t][i]);
+        }
+    }
+    UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < COLUMNS; i++)
+        v_store(c + (size_t)t * c_step + i * LANES, sum[t][i]);
+}
+
+/* The same for any number of rows; as many at a time as there are, up to TOGETHER. */
+static int products(int n, float *c, size_t c_step, const float *a, size_t a_step, const float *b,
+                    int from, int to) {
+    if (LANES == 16 && n >= TOGETHER)
+        return product(TOGETHER, c, c_step, a, a_step, b, from, to), TOGETHER;
+    if (LANES == 16 && n >= 4) return product(4, c, c_step, a, a_step, b, from, to), 4;
+    if (n >= 3) return product(3, c, c_step, a, a_step, b, from, to), 3;
+    if (n == 2) return product(2, c, c_step, a, a_step, b, from, to), 2;
+    return product(1, c, c_step, a, a_step, b, from, to), 1;
+}
+
+/* Scores of every query against the positions of the chunk, 32 at a time. Those behind a query's
+ * limit come out too and are not looked at: they are other lanes. */
+static void chunk_scores(const Chunk *c) {
+    size_t step = (size_t)((c->head_dim + SIDE - 1) / SIDE) * cache_tile_bytes(c->type);
+    int first = 0;
+    for (int u = 0; u < c->limit[c->n - 1]; u += SIDE) {
+        const float *keys = expand(c, c->keys + (size_t)(u / SIDE) * step, true, c->head_dim);
+        while (c->limit[first] <= u) first++;
+        for (int t = first; t < c->n;)
+            t += products(c->n - t, c->scores + (size_t)t * CHUNK + u, CHUNK,
+                          c->q + (size_t)t * c->q_step, c->q_step, keys, 0, c->head_dim);
+    }
+}
+
+/* s_u = e^(s_u - max) for the n scores of a query; their maximum and sum go to part[0], part[1]. */
+static void chunk_softmax(float *s, int n, float *part) {
+    V max = v_set1(s[0]), sum = v_zero();
+    int u = 0, rest = n % LANES;
+    for (; u < n - rest; u += LANES) max = v_max(max, v_load(s + u));
+    if (rest) {
+        float last[LANES];
+        for (int l = 0; l < LANES; l++) last[l] = s[l < rest ? u + l : 0];
+        max = v_max(max, v_load(last));
+    }
+    part[0] = v_fold_max(max);
+    max = v_set1(part[0]);
+    for (u = 0; u < n - rest; u += LANES) {
+        V e = v_exp(v_sub(v_load(s + u), max));
+        v_store(s + u, e);
+        sum = v_add(sum, e);
+    }
+    if (rest) { /* the lanes that are no position get zeros */
+        v_store_part(s + u, v_exp(v_sub(v_load_part(s + u, rest), max)), rest);
+        sum = v_add(sum, v_load_part(s + u, rest));
+    }
+    part[1] = v_fold(sum);
+}
+
+/* mix (queries, D) = p V. Queries that go together share the positions up to the first one's limit;
+ * the few more that the others see follow one query at a time. */
+static void chunk_mix(const Chunk *c) {
+    for (int d = 0; d < c->head_dim; d += SIDE) {
+        const uint8_t *panel = c->values + (size_t)(d / SIDE) * c->panel_bytes;
+        const float *values = expand(c, panel, false, c->limit[c->n - 1]);
+        float *mix = c->part + PART_MIX + d;
+        for (int t = 0, end; t < c->n; t = end) {
+            int from = c->limit[t];
+            end = t + products(c->n - t, mix + (size_t)t * c->part_step, c->part_step,
+                               c->scores + (size_t)t * CHUNK, CHUNK, values, 0, from);
+            for (int i = t + 1; i < end; i++)
+                if (c->limit[i] > from)
+                    product(1, mix + (size_t)i * c->part_step, c->part_step,
+                            c->scores + (size_t)i * CHUNK, CHUNK, values, from, c->limit[i]);
+        }
+    }
+}
+
+static void attend(const Chunk *c) {
+    chunk_scores(c);
+    for (int t = 0; t < c->n; t++)
+        chunk_softmax(c->scores + (size_t)t * CHUNK, c->limit[t],
+                      c->part + (size_t)t * c->part_step);
+    chunk_mix(c);
+}

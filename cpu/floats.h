@@ -1,0 +1,104 @@
+/* floats.h: the float path of matmul, in the vocabulary of the level that includes it.
+ *
+ * The order of a sum: chain l of LANES takes k = l, l + LANES, l + 2 LANES, .. by fused
+ * multiply-adds from 0 on, and the chains are added one after the other. Two ways to come to it:
+ *
+ *   few tokens: a chain is a lane                many tokens: a lane is a row of W
+ *   row r   | w w w w w w w w |w w w ..          k = 0, 8, 16 ..   | w w w w w w w w |  of 8 rows
+ *   token t | x x x x x x x x |x x x ..            * x  each k by itself, a tile of C (tile.h)
+ *   sum     | 0 1 2 3 4 5 6 7 |  chains          k = 1, 9, 17 ..   chain by chain, C += its sum
+ *
+ * On the left, W is read once, as it stands; on the right it is first turned into panels (pack),
+ * which takes the time of about 10 tokens, and then a number in a register meets 12 others.
+ *
+ * Before it is included: V, LANES, v_*; DOT_TOKENS (4 DOT_TOKENS sums and some operands are held in
+ * registers). Test: tests/test_format.c. */
+#ifndef FLOATS_H
+#define FLOATS_H
+
+#include "kernels.h" /* FloatRows, Pack */
+
+enum { DOT_ROWS = 4 };
+
+/* LANES numbers of a row from number k on, as float32; `n` of them where less than LANES are left. */
+INLINE V load_numbers(const uint8_t *row, const uint32_t type, size_t k, int n) {
+    const float *f = (const float *)(const void *)row + k;
+    if (type == T_F32) return n < LANES ? v_load_part(f, n) : v_load(f);
+    row += 2 * k;
+    if (type == T_F16) return n < LANES ? v_load_f16_part(row, n) : v_load_f16(row);
+    return n < LANES ? v_load_bf16_part(row, n) : v_load_bf16(row);
+}
+
+INLINE float in_order(V a) {
+    float lane[LANES], sum;
+    v_store(lane, a);
+    sum = lane[0];
+    for (int l = 1; l < LANES; l++) sum += lane[l];
+    return sum;
+}
+
+/* R rows from r0 times T tokens from t0; a step loads R + T vectors for R T multiply-adds. */
+INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatRows *j, int r0,
+                     int t0) {
+    const size_t cols = (size_t)j->cols;
+    const float *x = j->x + (size_t)t0 * cols;
+    const uint8_t *w = j->rows + (size_t)r0 * j->row_bytes;
+    V sum[DOT_ROWS][DOT_TOKENS], xt[DOT_TOKENS];
+    UNROLL for (int i = 0; i < R * T; i++) sum[i / T][i % T] = v_zero();
+    for (size_t k = 0; k < cols; k += LANES) {
+        int n = cols - k < LANES ? (int)(cols - k) : LANES;
+        UNROLL for (int t = 0; t < T; t++) xt[t] =
+            load_numbers((const uint8_t *)(x + (size_t)t * cols), T_F32, k, n);
+        UNROLL for (int r = 0; r < R; r++) {
+            V wr = load_numbers(w + (size_t)r * j->row_bytes, type, k, n);
+            UNROLL for (int t = 0; t < T; t++) sum[r][t] = v_fma(xt[t], wr, sum[r][t]);
+        }
+    }
+    float *y = j->y + (size_t)t0 * j->y_stride + (size_t)r0;
+    for (int t = 0; t < T; t++, y += j->y_stride)
+        for (int r = 0; r < R; r++) y[r] = in_order(sum[r][t]);
+}
+
+INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r) {
+    int t = 0;
+    for (; t + DOT_TOKENS <= j->n; t += DOT_TOKENS) dot_tile(type, R, DOT_TOKENS, j, r, t);
+    if (j->n - t >= 4 && DOT_TOKENS > 4) dot_tile(type, R, 4, j, r, t), t += 4;
+    if (j->n - t >= 2) dot_tile(type, R, 2, j, r, t), t += 2;
+    if (j->n - t >= 1) dot_tile(type, R, 1, j, r, t);
+}
+INLINE void dot_typed(const uint32_t type, const FloatRows *j) {
+    int r = 0;
+    for (; r + DOT_ROWS <= j->n_rows; r += DOT_ROWS) dot_tokens(type, DOT_ROWS, j, r);
+    for (; r < j->n_rows; r++) dot_tokens(type, 1, j, r);
+}
+
+/* y[t, r] = x_t . row_r for some rows of W and n tokens. */
+static void float_dots(const FloatRows *j) {
+    if (j->type == T_F32) dot_typed(T_F32, j);
+    if (j->type == T_F16) dot_typed(T_F16, j);
+    if (j->type == T_BF16) dot_typed(T_BF16, j);
+}
+
+/* LANES rows at a time, LANES numbers of each: as vectors, the rows become columns. */
+INLINE void pack_typed(const uint32_t type, const Pack *p) {
+    for (int i = 0; i < p->width; i += LANES) {
+        float *out = p->out + i;
+        for (int k = 0; k < p->cols; k += LANES, out += p->width) {
+            V v[LANES];
+            int n = p->cols - k < LANES ? p->cols - k : LANES;
+            UNROLL for (int l = 0; l < LANES; l++) {
+                const uint8_t *row = p->rows + (size_t)(i + l) * p->row_bytes;
+                v[l] = i + l < p->n_rows ? load_numbers(row, type, (size_t)k, n) : v_zero();
+            }
+            v_turn(v);
+            UNROLL for (int l = 0; l < LANES; l++) v_store(out + (size_t)l * p->chain, v[l]);
+        }
+    }
+}
+static void float_pack(const Pack *p) {
+    if (p->type == T_F32) pack_typed(T_F32, p);
+    if (p->type == T_F16) pack_typed(T_F16, p);
+    if (p->type == T_BF16) pack_typed(T_BF16, p);
+}
+
+#endif
