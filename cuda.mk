@@ -1,9 +1,9 @@
 # cuda.mk: the programs for the GPU, included by the Makefile.
 #
 # What to know first: runcuda.cu is compiled twice. nvcc makes ./runcuda of it, for the devices of
-# CUDA_ARCH; a C++ compiler makes ./runcuda-emu, which runs every kernel on the CPU (cuda/emu.h), and
-# tests/test_cuda.c with it. Neither needs a GPU to be built. Where something is missing, what needs
-# it is left out with one line.
+# CUDA_ARCH; a C++ compiler makes ./runcuda-emu, which runs every kernel on the CPU (cuda/emu.h),
+# and tests/test_cuda.c with it. Neither needs a GPU to be built. Where something is missing, what
+# needs it is left out with one line.
 #
 #     make cuda CUDA_ARCH=90        for one kind of device only
 #     make cuda CUDA_SYNC=1         wait after every kernel: an error names the one that made it

@@ -947,7 +947,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                 !opt.logprobs && !opt.perplexity && !opt.dump;
     o.greedy = s->greedy;
     o.quiet = opt.quiet;
-    o.cache_fp8 = opt.cache && !strcmp(opt.cache, "fp8");
+    o.cache = opt.cache && !strcmp(opt.cache, "fp8") ? T_Q8_0 : T_F32;
     s->engine = s->backend->open(m, &o);
     spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
     s->speculation.most = (int)opt.speculate;

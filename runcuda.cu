@@ -27,11 +27,11 @@
  * The types of activations: float32 for x, the residual stream; float32 for everything when exact;
  *   else 16 bits, bf16 where the file has bf16, else f16. Sums are float32.
  * Everything is bit-equal from run to run: no sum depends on who comes first.
- * Files: cuda/gpu.h (CUDA, or cuda/emu.h without a GPU), cuda/weights.h (what stands on the device),
+ * Files: cuda/gpu.h (CUDA, or cuda/emu.h without a GPU), cuda/weights.h (what stands on the GPU),
  *   cuda/attention.h (attention), cuda/decode.h (the products of decoding), and here the rest:
  * Sections: 1 engine state, 2 upload, 3 plain kernels, 4 forward for many, 5 forward for few, 6 the
  *   engine.
- * Test: tests/test_cuda.c, which runs all of this on a CPU against run.c. Speed: make bench-cuda. */
+ * Test: tests/test_cuda.c runs all of this on a CPU, against run.c. Speed: make bench-cuda. */
 #include "cuda/attention.h" /* attention_kernel */
 #include "cuda/decode.h"    /* few_kernel */
 #include "opencoder.h"      /* Model, Batch, EngineBackend */
@@ -195,8 +195,8 @@ static void take_all(Engine *e) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 2. Upload: rows of the file are brought into the form that weights.h shows by all threads of the CPU, in
- * one of two pinned buffers, while the other one is on its way to the device. */
+ * 2. Upload: rows of the file are brought into the form that weights.h shows, by all threads of the
+ * CPU, in one of two pinned buffers, while the other one is on its way to the device. */
 
 /* How a tensor is stored on the device. Exact: as it is, or float32. */
 static int kind_of(const Engine *e, const Tensor *t) {
@@ -916,7 +916,7 @@ static void plan(Engine *e) {
     e->head = padded_head(c->head_dim);
     e->flash = !e->exact && e->head && c->n_heads / c->n_kv_heads <= TILE_ROWS;
     if (!e->flash) e->head = round_up(c->head_dim, 8);
-    e->cache_kind = e->exact ? F32 : e->opt.cache_fp8 ? FP8 : BF16;
+    e->cache_kind = e->exact ? F32 : e->opt.cache == T_Q8_0 ? FP8 : BF16;
     e->n_ctx = round_up(e->opt.n_ctx, TILE_KEYS);
     e->s_dim = round_up(c->dim, 128);
     e->s_q = round_up(c->n_heads * c->head_dim, 128);

@@ -21,7 +21,8 @@ except ImportError as missing:
     sys.exit(f"error: {missing}; these peers need PyTorch")
 
 SHAPES = {
-    "1.5b": dict(dim=2240, hidden=6144, layers=24, heads=14, kv=14, head=160, vocab=96640, ctx=4096),
+    "1.5b": dict(dim=2240, hidden=6144, layers=24, heads=14, kv=14, head=160, vocab=96640,
+                 ctx=4096),
     "8b": dict(dim=4096, hidden=14336, layers=32, heads=32, kv=8, head=128, vocab=96640, ctx=8192),
     "tiny": dict(dim=320, hidden=864, layers=2, heads=4, kv=2, head=80, vocab=512, ctx=64),
 }
@@ -156,7 +157,8 @@ def measure_decode(name, shape, device, clock):
     for int8 in (False, True):
         kind = "int8" if int8 else "bf16"
         for at in (16, far):
-            peer = Peer(shape, 256 if at == 16 and shape["ctx"] > 256 else shape["ctx"], device, int8)
+            n_ctx = min(256, shape["ctx"]) if at == 16 else shape["ctx"]
+            peer = Peer(shape, n_ctx, device, int8)
             step = compiled(peer, False, device)
             token = torch.zeros(1, dtype=torch.long, device=device)
             pos = torch.full((1,), at, device=device)

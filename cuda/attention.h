@@ -1,5 +1,5 @@
-/* attention.h: attention on tensor cores, for prompts and for decoding (FlashAttention, arXiv:2205.14135,
- * 2307.08691): scores never leave the registers.
+/* attention.h: attention on tensor cores, for prompts and for decoding. Scores never leave the
+ * registers (FlashAttention, arXiv:2205.14135, 2307.08691).
  *
  *            64 positions a step                 A block has a Tile of tokens and one kv head. Its
  *          +---------------------+              64 rows are the pairs (token, query head) that read
@@ -225,7 +225,7 @@ template <int D, class C> __global__ void __launch_bounds__(128, 2) attention_ke
     bf16 *keys = (bf16 *)(void *)dynamic_shared(), *values = keys + TILE_KEYS * (D + 8);
     pdl_launch();
     pdl_wait();
-    Tile tile = a.tile[blockIdx.z];
+    Tile tile = a.tile[gridDim.z - 1 - blockIdx.z]; /* the longest first: they end together */
     int kv_head = (int)blockIdx.y, group = a.n_heads / a.cache.n_kv_heads;
     int steps = tile.count ? (tile.pos + tile.count - 1) / TILE_KEYS + 1 : 0;
     int split = (int)blockIdx.x, n_splits = (int)gridDim.x, warp = (int)threadIdx.x / 32;

@@ -118,7 +118,7 @@ static size_t few_shared(int kind, int depth, int n) {
     return (size_t)n * line + slots * WARPS * 16 * (n > 8 ? 16 : 8) * 4 + FEW * WARPS * 4;
 }
 
-/* v[0 .. 7] = unit u of token i of the product's input; scale: 1 / root mean square, with a norm. */
+/* v[0 .. 7] = unit u of token i of the input; scale: 1 / root mean square, if there is a norm. */
 __device__ static inline void load_input(float v[8], const Product *p, int i, int u, float scale) {
     size_t at = (size_t)i * (size_t)p->stride + (size_t)(UNIT * u);
     if (!p->norm) {
@@ -194,68 +194,74 @@ template <int KIND> __device__ static inline void stage(const Product *p, Staged
  * 3. The product of one step */
 
 /* acc[half] (16 tokens, 8 rows) += x W^T over one step; a lane has of tokens g and g + 8 the rows
- * 2 t and 2 t + 1. MANY: there are more than 8 tokens. */
+ * 2 t and 2 t + 1. MANY: there are more than 8 tokens. Numbers of 16 bits: two times 16 columns. */
+template <int KIND, bool MANY>
+__device__ static inline void multiply_16(float acc[2][4], const Step<KIND> *s,
+                                          const uint8_t *x_one, const uint8_t *x_two, int step) {
+    uint4 a = *(const uint4 *)(const void *)(x_one + step * STEP), b = make_uint4(0, 0, 0, 0);
+    if (MANY) b = *(const uint4 *)(const void *)(x_two + step * STEP);
+    const uint32_t low[4] = { a.x, b.x, a.y, b.y }, high[4] = { a.z, b.z, a.w, b.w };
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        uint4 c = s->code[half];
+        const uint32_t first[2] = { c.x, c.y }, second[2] = { c.z, c.w };
+        if (KIND == F16) {
+            mma_f16(acc[half], low, first);
+            mma_f16(acc[half], high, second);
+        } else {
+            mma_bf16(acc[half], low, first);
+            mma_bf16(acc[half], high, second);
+        }
+    }
+}
+
+/* Block `i` of a step, for tokens x (the first operand) with scales d_one, d_two. Codes of q4 stand
+ * in the upper halves of bytes, 16 times too large. */
+template <int KIND, bool MANY>
+__device__ static inline void multiply_block(float acc[2][4], const Step<KIND> *s, int i,
+                                             const uint32_t x[4], float d_one, float d_two) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const uint4 c = s->code[half];
+        const uint2 even = s->scale[2 * half], odd = s->scale[2 * half + 1];
+        uint32_t codes[2] = { i ? c.z : c.x, i ? c.w : c.y };
+        if (KIND == Q4) {
+            uint32_t word = i == 0 ? c.x : i == 1 ? c.y : i == 2 ? c.z : c.w;
+            codes[0] = word << 4 & 0xf0f0f0f0u;
+            codes[1] = word & 0xf0f0f0f0u;
+        }
+        int sum[4] = { 0, 0, 0, 0 };
+        mma_s8(sum, x, codes);
+        uint32_t se = (i < 2 ? even.x : even.y) >> i % 2 * 16;
+        uint32_t so = (i < 2 ? odd.x : odd.y) >> i % 2 * 16;
+        float we = to_float(f16{ (uint16_t)se }) * (KIND == Q4 ? 1.0f / 16 : 1);
+        float wo = to_float(f16{ (uint16_t)so }) * (KIND == Q4 ? 1.0f / 16 : 1);
+        acc[half][0] += (float)sum[0] * (we * d_one);
+        acc[half][1] += (float)sum[1] * (wo * d_one);
+        if (!MANY) continue;
+        acc[half][2] += (float)sum[2] * (we * d_two);
+        acc[half][3] += (float)sum[3] * (wo * d_two);
+    }
+}
+
 template <int KIND, bool MANY>
 __device__ static inline void multiply(float acc[2][4], const Step<KIND> *s, const Staged *x,
                                        int step, int n) {
+    constexpr int PAIRS = KIND == Q4 ? 2 : 1; /* of blocks in a step */
     int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
     int one = min(g, n - 1), two = min(g + 8, n - 1);
     const uint8_t *x_one = x->x + one * x->line + t * 16, *x_two = x->x + two * x->line + t * 16;
-    (void)x_two; /* read if MANY */
-    if (KIND < Q8) {
-        uint4 a = *(const uint4 *)(const void *)(x_one + step * STEP), b = make_uint4(0, 0, 0, 0);
-        if (MANY) b = *(const uint4 *)(const void *)(x_two + step * STEP);
-        const uint32_t low[4] = { a.x, b.x, a.y, b.y }, high[4] = { a.z, b.z, a.w, b.w };
+    if (KIND < Q8) return multiply_16<KIND, MANY>(acc, s, x_one, x_two, step);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            uint4 c = s->code[half];
-            const uint32_t first[2] = { c.x, c.y }, second[2] = { c.z, c.w };
-            if (KIND == F16) {
-                mma_f16(acc[half], low, first);
-                mma_f16(acc[half], high, second);
-            } else {
-                mma_bf16(acc[half], low, first);
-                mma_bf16(acc[half], high, second);
-            }
-        }
-        return;
-    }
-    constexpr int BLOCKS = KIND == Q8 ? 2 : 4; /* blocks of 32 in a step */
-#pragma unroll
-    for (int pair = 0; pair < BLOCKS / 2; pair++) {
-        int at = (step * (BLOCKS / 2) + pair) * 64, block = step * BLOCKS + pair * 2;
-        uint4 a = *(const uint4 *)(const void *)(x_one + at), b = make_uint4(0, 0, 0, 0);
-        if (MANY) b = *(const uint4 *)(const void *)(x_two + at);
-        float2 da = *(const float2 *)(const void *)(x->d + one * x->blocks + block), db = da;
-        if (MANY) db = *(const float2 *)(const void *)(x->d + two * x->blocks + block);
-#pragma unroll
-        for (int i = 0; i < 2; i++) { /* the two blocks of the pair */
-            const uint32_t xs[4] = { i ? a.z : a.x, i ? b.z : b.x, i ? a.w : a.y, i ? b.w : b.y };
-            float d_one = i ? da.y : da.x, d_two = i ? db.y : db.x;
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint4 c = s->code[half];
-                int sum[4] = { 0, 0, 0, 0 };
-                uint32_t word = pair ? (i ? c.w : c.z) : (i ? c.y : c.x); /* q4: 8 numbers */
-                const uint32_t codes[2] = { KIND == Q4 ? word << 4 & 0xf0f0f0f0u
-                                            : i        ? c.z
-                                                       : c.x, /* q4: 16 times too big */
-                                            KIND == Q4 ? word & 0xf0f0f0f0u
-                                            : i        ? c.w
-                                                       : c.y };
-                mma_s8(sum, xs, codes);
-                const uint2 even = s->scale[2 * half], odd = s->scale[2 * half + 1];
-                uint32_t se = pair ? even.y : even.x, so = pair ? odd.y : odd.x;
-                float unit = KIND == Q4 ? 1.0f / 16 : 1;
-                float we = to_float(f16{ (uint16_t)(i ? se >> 16 : se) }) * unit;
-                float wo = to_float(f16{ (uint16_t)(i ? so >> 16 : so) }) * unit;
-                acc[half][0] += (float)sum[0] * (we * d_one);
-                acc[half][1] += (float)sum[1] * (wo * d_one);
-                if (!MANY) continue;
-                acc[half][2] += (float)sum[2] * (we * d_two);
-                acc[half][3] += (float)sum[3] * (wo * d_two);
-            }
-        }
+    for (int pair = 0; pair < PAIRS; pair++) {
+        int at = step * PAIRS + pair; /* of the pairs of a row */
+        uint4 a = *(const uint4 *)(const void *)(x_one + at * STEP), b = make_uint4(0, 0, 0, 0);
+        if (MANY) b = *(const uint4 *)(const void *)(x_two + at * STEP);
+        float2 d = *(const float2 *)(const void *)(x->d + one * x->blocks + 2 * at), e = d;
+        if (MANY) e = *(const float2 *)(const void *)(x->d + two * x->blocks + 2 * at);
+        const uint32_t first[4] = { a.x, b.x, a.y, b.y }, second[4] = { a.z, b.z, a.w, b.w };
+        multiply_block<KIND, MANY>(acc, s, 2 * pair, first, d.x, e.x);
+        multiply_block<KIND, MANY>(acc, s, 2 * pair + 1, second, d.y, e.y);
     }
 }
 

@@ -404,7 +404,7 @@ template <int N> inline void cp_async_wait() { /* all but the N youngest groups 
 }
 
 /* Four 8 x 8 matrices of 16-bit numbers: lane l gives the address of row l % 8 of matrix l / 8 and
- * gets, of each matrix, numbers 2 (l % 4) and the next of row l / 4; transposed: of column l / 4. */
+ * gets, of each matrix, numbers 2 (l % 4) and the next of row l / 4; TRANSPOSED: column l / 4. */
 template <bool TRANSPOSED> inline void ldmatrix_x4(uint32_t r[4], const void *row) {
     struct Row {
         uint16_t number[8];
@@ -472,6 +472,7 @@ enum cudaError_t {
     cudaSuccess,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
     cudaErrorNoKernelImageForDevice = 209,
     cudaErrorUnknown = 999

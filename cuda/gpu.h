@@ -24,8 +24,8 @@
 
 static inline void check_cuda(cudaError_t e, const char *what) {
     if (e == cudaSuccess) return;
-    if (e == cudaErrorNoKernelImageForDevice)
-        die("GPU: %s: no code for this device, expected one of make's CUDA_ARCH; see make help",
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction)
+        die("GPU: %s: no code for this device, expected one of make's CUDA_ARCH; see cuda.mk",
             what);
     die("GPU: %s: %s, expected success", what, cudaGetErrorString(e));
 }

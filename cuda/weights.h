@@ -1,8 +1,8 @@
 /* weights.h: what stands on the GPU: matrices, the cache, and the words that kernels share.
  *
- * What to know first: a matrix keeps the type of its file. Whatever type that is, a kernel that need
- * not be fast reads it 8 numbers at a time with load_unit; decode.h reads the same bytes 16 at a
- * time, and the order they stand in is made for that.
+ * What to know first: a matrix keeps the type of its file. Whatever type that is, a kernel that
+ * need not be fast reads 8 numbers at a time with load_unit; decode.h reads the same memory 16
+ * bytes at a time, and the order of the numbers is made for that.
  * Sections: 1 weights, 2 the cache, 3 small things. Used by runcuda.cu. */
 #ifndef OC_WEIGHTS_H
 #define OC_WEIGHTS_H
@@ -15,7 +15,7 @@
  * codes in one array, scales in another. Within a row the codes of two (q4: four) blocks of 32 are
  * interleaved for section 6, where 4 threads share a row and each takes 8 numbers of every block:
  *
- *   q8: 64 bytes = 2 blocks:    thread 0 [block 0: 0..7][block 1: 0..7]  thread 1 [8..15][8..15] ...
+ *   q8: 64 bytes = 2 blocks:    thread 0 [block 0: 0..7][block 1: 0..7]  thread 1 [8..15] ...
  *   q4: 64 bytes = 4 blocks:    thread 0 [0: 0..7][1: 0..7][2: 0..7][3: 0..7]  thread 1 [8..15] ...
  *       a byte holds number i (low half) and i + 4 of its 8; codes are signed: q - 8 */
 

@@ -5,7 +5,7 @@
  * What holds them together: exact, float32 sums in another order, 1e-5 of the largest logit; the
  * fast types round activations, to 8 bits of mantissa (bf16) or to 127 steps (int8), so a few
  * percent; and what must be the same whatever stands beside it, or run again: every bit. */
-#include "../opencoder.h" /* Model, cpu_engine, cuda_engine */
+#include "../lora.h" /* Lora; Model, cpu_engine, cuda_engine */
 #include "test.h"
 
 typedef struct {
@@ -62,11 +62,13 @@ static Made make_model(Config config, uint32_t type, int other, uint32_t other_t
     TENSORS(X)
 #undef X
     uint8_t *at = m.bytes = xcalloc(total, 1, "weights");
-#define X(field, name, count, rows, cols)                                                          \
-    m.model.weights.field = xcalloc((size_t)(count), sizeof(Tensor), name);                        \
-    for (int i = 0; i < (count); i++)                                                              \
-        at = fill_tensor(&m.model.weights.field[i], at,                                            \
-                         other && number++ % other == 0 ? other_type : type, rows, cols);
+#define X(field, unused, count, r, k)                                                              \
+    m.model.weights.field = xcalloc((size_t)(count), sizeof(Tensor), #field);                      \
+    for (int i = 0; i < (count); i++) {                                                            \
+        uint32_t its_type = other && number++ % other == 0 ? other_type : type;                    \
+        at = fill_tensor(&m.model.weights.field[i], at, its_type, r, k);                           \
+        m.model.weights.field[i].name = str_of(i ? #field "1" : #field "0");                       \
+    }
     TENSORS(X)
 #undef X
     return m;
@@ -123,8 +125,8 @@ static void compare(const char *name, const Model *m, int n, int chunk, EngineOp
     char text[128];
     size_t count = (size_t)n * (size_t)m->config.vocab_size;
     int *token = random_tokens(&m->config, n);
-    EngineOptions exact = { .exact = true };
-    float *want = logits_of(&cpu_engine, m, token, n, n, o.exact ? exact : (EngineOptions){ 0 });
+    EngineOptions plain = { .exact = o.exact, .lora = o.lora };
+    float *want = logits_of(&cpu_engine, m, token, n, n, plain);
     float *got = logits_of(&cuda_engine, m, token, n, chunk, o);
     snprintf(text, sizeof text, "%s, %d tokens, %d at a time", name, n, chunk);
     check_close(text, got, want, count, tol);
@@ -180,7 +182,7 @@ static void test_types(void) {
         { "f16 and f32", T_F16, T_F32, 2, 3e-2 },
     };
     Config c = shape(128, 192, 2, 2, 64, 71);
-    EngineOptions fast = { 0 }, exact = { .exact = true }, fp8 = { .cache_fp8 = true };
+    EngineOptions fast = { 0 }, exact = { .exact = true }, fp8 = { .cache = T_Q8_0 };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char name[64];
         Made m = make_model(c, t[i].type, t[i].other, t[i].other_type);
@@ -197,6 +199,40 @@ static void test_types(void) {
     compare("cache of fp8, head 192", &large.model, 20, 20, fp8, 8e-2);
     free_model(&m);
     free_model(&large);
+}
+
+/* An adapter becomes part of the weights: of one that is fused with others, and of one alone. */
+static void test_adapter(void) {
+    static const uint32_t types[] = { T_F32, T_Q8_0, T_BF16 };
+    enum { RANK = 3 };
+    for (int i = 0; i < 3; i++) {
+        Made m = make_model(shape(128, 192, 2, 1, 64, 71), types[i], 0, 0);
+        const Tensor *changed[] = { &m.model.weights.wk[1], &m.model.weights.w_down[0] };
+        LoraPair pair[2];
+        Lora lora;
+        float *numbers[4];
+        Error e;
+        memset(&lora, 0, sizeof lora);
+        for (int k = 0; k < 2; k++) {
+            int rows = changed[k]->rows, cols = changed[k]->cols;
+            float *a = numbers[2 * k] = xcalloc((size_t)(RANK * cols), sizeof *a, "adapter");
+            float *b = numbers[2 * k + 1] = xcalloc((size_t)(rows * RANK), sizeof *b, "adapter");
+            for (int j = 0; j < RANK * cols; j++) a[j] = noise() / sqrtf((float)cols);
+            for (int j = 0; j < rows * RANK; j++) b[j] = noise();
+            pair[k] = (LoraPair){ .name = changed[k]->name, .scale = 0.5f, .rank = RANK };
+            pair[k].a = (Tensor){ { "a", 1 }, T_F32, RANK, cols, (const uint8_t *)a };
+            pair[k].b = (Tensor){ { "b", 1 }, T_F32, rows, RANK, (const uint8_t *)b };
+            if (rows > lora.max_rows) lora.max_rows = rows;
+        }
+        lora.pair = pair, lora.n = 2, lora.factor = 1, lora.max_rank = RANK;
+        if (!name_index(&lora.index, pair, 2, sizeof *pair, "pair", &e)) die("%s", e.text);
+        compare("adapter, exact", &m.model, 6, 6, (EngineOptions){ .exact = true, .lora = &lora },
+                1e-5);
+        compare("adapter", &m.model, 6, 6, (EngineOptions){ .lora = &lora }, i ? 5e-2 : 1e-5);
+        for (int k = 0; k < 4; k++) free(numbers[k]);
+        free((void *)lora.index);
+        free_model(&m);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -348,6 +384,7 @@ static void test_order(void) {
 int main(void) {
     test_shapes();
     test_types();
+    test_adapter();
     test_batches();
     test_order();
     return test_end();

@@ -39,14 +39,16 @@ if not check("convert", made.returncode == 0, made.stderr.decode(errors="replace
 exact = run(program("run"), "--exact", "-q").stdout
 check("there is text", len(exact) > 12, repr(exact))
 check_equal("--exact: the text of ./run", run(EMU, "--exact", "-q").stdout, exact)
-check_equal("the same without speculation", run(EMU, "--exact", "-q", "--speculate", 0).stdout, exact)
+alone = run(EMU, "--exact", "-q", "--speculate", 0)
+check_equal("the same without speculation", alone.stdout, exact)
 fast = run(EMU, "-q", "--speculate", 0).stdout
 check("the fast path writes", len(fast) > 12, repr(fast))
 check_equal("and the same with speculation", run(EMU, "-q", "--speculate-always").stdout, fast)
 check_equal("sampling takes the logits", run(EMU, "-q", "-t", 0.7, "-s", 5).returncode, 0)
 check_equal("--cache fp8", run(EMU, "-q", "--cache", "fp8").returncode, 0)
 one, two = os.path.join(SCRATCH, "one.gguf"), os.path.join(SCRATCH, "two.gguf")
-dumps = [run(name, "--dump-activations", path) for name, path in ((program("run"), one), (EMU, two))]
+dumps = [run(name, "--dump-activations", path)
+         for name, path in ((program("run"), one), (EMU, two))]
 check("--dump-activations", [d.returncode for d in dumps] == [0, 0] and
       os.path.getsize(one) == os.path.getsize(two), f"{dumps}")
 
