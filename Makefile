@@ -71,7 +71,12 @@ SANITIZED := $(PROGRAMS:%=build/asan/%)
 else
 export OC_BAD_BIN := .
 endif
-TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include cuda.mk
+ifneq ($(CXX_HERE),yes)
+TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
+TESTS := $(filter-out test_cuda,$(TESTS))
+endif
+TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -128,7 +133,7 @@ all: $(PROGRAMS) ## build run, train, tokenizer and convert
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
-	    printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	    printf "make %-11s %s\n", $$1, $$2 }' Makefile cuda.mk
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
@@ -151,7 +156,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
@@ -200,4 +205,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS)
+	rm -rf build $(PROGRAMS) runcuda runcuda-emu

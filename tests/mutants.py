@@ -440,6 +440,48 @@ MUTANTS = [
      'SDOT(dot[3].high, w1, q, "4b[3]")', 'SDOT(dot[3].high, w1, q, "4b[2]")', "test_neon"),
     ("neon: every CPU is believed to have sdot", "cpu/dotprod.c",
      "return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;", "return true;", "test_neon"),
+    # the GPU
+    ("cuda: rope turns the other way", "cuda/decode.h", "v * a[0] - other * a[1];",
+     "v * a[0] + other * a[1];", "test_cuda"),
+    ("cuda: keys are not turned", "cuda/decode.h", "if (kv < p->cache.n_kv_heads) {\n        const",
+     "if (kv < 0) {\n        const", "test_cuda"),
+    ("cuda: a prompt's keys are not turned", "runcuda.cu", "if (kv < cache.n_kv_heads) {",
+     "if (kv < 0) {", "test_cuda"),
+    ("cuda: gate and up are swapped", "cuda/decode.h", "silu(v) * other);", "silu(other) * v);",
+     "test_cuda"),
+    ("cuda: gate and up of a prompt are swapped", "runcuda.cu",
+     "v[i] = silu(a[2 * i]) * a[2 * i + 1];", "v[i] = silu(a[2 * i + 1]) * a[2 * i];", "test_cuda"),
+    ("cuda: the sum of a tile lacks a warp", "cuda/decode.h",
+     "for (int w = 0; w < WARPS; w++) v += s[w * tok * 16];",
+     "for (int w = 1; w < WARPS; w++) v += s[w * tok * 16];", "test_cuda"),
+    ("cuda: no barrier before a tile is summed", "cuda/decode.h",
+     "        __syncthreads();\n        finish_tiles", "        finish_tiles", "test_cuda"),
+    ("cuda: the input is not waited for", "cuda/decode.h", "    pdl_wait();\n", "", "test_cuda"),
+    ("cuda: scales of the even rows for all", "cuda/decode.h",
+     "uint32_t so = (i < 2 ? odd.x : odd.y)", "uint32_t so = (i < 2 ? even.x : odd.y)",
+     "test_cuda"),
+    ("cuda: q4 halves are swapped", "runcuda.cu", "(low | high << 4) ^ 0x88",
+     "(high | low << 4) ^ 0x88", "test_cuda"),
+    ("cuda: staging does not wait", "runcuda.cu",
+     "CUDA(cudaEventSynchronize(u->free_again[u->next ^= 1]));", "u->next ^= 1;", "test_cuda"),
+    ("cuda: the mask lets a token see the next", "cuda/attention.h",
+     "col + n * 8 + i % 2 <= last[half]", "col + n * 8 + i % 2 <= last[half] + 1", "test_cuda"),
+    ("cuda: old sums are not scaled", "cuda/attention.h", "r->l[half] *= old;", "", "test_cuda"),
+    ("cuda: splits are merged without their maxima", "cuda/attention.h",
+     "float w = exp2f(p[s * (D + 2)] - m);", "float w = 1;", "test_cuda"),
+    ("cuda: values are read before they are there", "cuda/attention.h",
+     "        cp_async_wait<1>(); /* values are there, the next keys on their way */\n", "",
+     "test_cuda"),
+    ("cuda: the ticket is not given back", "cuda/attention.h",
+     "if (threadIdx.x == 0) *ticket = 0;", "", "test_cuda"),
+    ("cuda: plain attention forgets the old maximum", "runcuda.cu",
+     "l = l * old + p;", "l = l + p;", "test_cuda"),
+    ("cuda: sequences share a tile", "runcuda.cu", "n_tiles && t[-1].seq == b->seq[i] &&",
+     "n_tiles &&", "test_cuda"),
+    ("cuda: unused tokens may be likeliest", "cuda/decode.h", " && !p->unused[row]", "",
+     "test_cuda"),
+    ("cuda: the adapter is left out", "runcuda.cu", "if (p) add_adapter(x, p, at);", "",
+     "test_cuda"),
 ]
 
 
@@ -453,7 +495,7 @@ def build(tests):
     """Everything that the tests start; returns what the compiler said, None when all is well."""
     programs = ["build/tests/" + test for test in tests
                 if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
-    done = make("all", *programs, *["neon"] * ("test_neon" in tests))
+    done = make("all", "emu", *programs, *["neon"] * ("test_neon" in tests))
     return done.stdout if done.returncode else None
 
 
