@@ -21,7 +21,8 @@ def emulate(cpu, name, *arguments):
 
 
 def build():
-    programs = [f"build/neon/tests/{name}" for name in [*LEVEL_TESTS, "test_run"]] + ["build/neon/run"]
+    programs = [f"build/neon/tests/{name}" for name in [*LEVEL_TESTS, "test_run"]]
+    programs.append("build/neon/run")
     done = start("make", "-s", "-j2", *programs, timeout=500, env={"MAKEFLAGS": "", "MFLAGS": ""})
     return check("build for aarch64", done.returncode == 0, done.stderr.decode(errors="replace"))
 
