@@ -2,7 +2,8 @@
 #
 # What to know first: a program is the object of its own source, which has a main, linked with
 # library objects: the same sources compiled with -DOC_LIBRARY, which leaves their mains out. All
-# of it exists in two variants: objects in build/ with programs here, and build/asan/ for both.
+# of it exists in three variants: objects in build/ with programs here, build/asan/ with the
+# sanitizers, and build/neon/ for ARM by a cross compiler, for tests/test_neon.py.
 #
 #     make CC=clang                 another compiler
 #     make OMP=0                    without OpenMP: everything works, on one thread
@@ -70,7 +71,8 @@ SANITIZED := $(PROGRAMS:%=build/asan/%)
 else
 export OC_BAD_BIN := .
 endif
-TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED)
+TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+          $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
 define VARIANT
@@ -115,8 +117,8 @@ build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 -include build/simde/avx512.d
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
-        bench-train bench-speculate fixtures mutants clean FORCE
+.PHONY: all neon help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-matmul bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -151,6 +153,9 @@ check: ## ceilings, line and function lengths, formatting, static checks
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
+NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm run)
+neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
+
 build/machine: bench/machine.c build/flags
 	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
 
@@ -162,6 +167,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
+	build/bench_matmul
 
 build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)

@@ -4,6 +4,10 @@
 #define VNNI 0
 #include "int8_x86.h" /* Codes, unpack_x86, int8_rows_x86 */
 
+/* Says that v is a register from here on. Else gcc reads weights again for each token, and, because
+ * the order of integers does not matter, makes all products first and adds them from memory. */
+#define PIN(v) __asm__("" : "+x"(v))
+
 /* Panels, for prompts: tiles of 16 rows (two vectors of 8) x 4 tokens. */
 
 enum { PANEL_ROWS = 16, PANEL_TOKENS = 4 };
@@ -134,6 +138,8 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
     }
     UNROLL for (size_t s = 0; s < steps; s++, w += 4 * PANEL_ROWS) {
         __m256i w0 = load_32(w), w1 = load_32(w + 32);
+        PIN(w0);
+        PIN(w1);
         UNROLL for (int t = 0; t < PANEL_TOKENS; t++, x += 4) {
             __m256i q = broadcast_dword(x);
             if (words) {
@@ -143,6 +149,8 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
                 dot[0][t] = _mm256_add_epi16(dot[0][t], _mm256_maddubs_epi16(w0, q));
                 dot[1][t] = _mm256_add_epi16(dot[1][t], _mm256_maddubs_epi16(w1, q));
             }
+            PIN(dot[0][t]);
+            PIN(dot[1][t]);
         }
     }
     const __m256i ones = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16);

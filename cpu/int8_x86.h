@@ -16,7 +16,7 @@
  * Test: tests/test_int8.c, tests/test_avx512.py. Measure: make bench-matmul. */
 
 /* Bytes to fetch ahead of their use: the hardware's own prefetch stops at each page. */
-enum { AHEAD_INT8 = 1024 };
+enum { AHEAD_INT8 = 4096 };
 
 /* What unpack_x86 has added to a code. */
 INLINE int offset_x86(const uint32_t type) {
@@ -140,19 +140,30 @@ INLINE size_t super_bytes(const uint32_t type) { return row_bytes(type, SUPER); 
 /* ------------------------------------------------------------------------------------------------
  * 2. Rows as stored, for one token or a few: eight blocks become a vector of eight dot products */
 
-/* Lane j: the sum of v[j]'s lower four lanes, and of its upper four. hadd gives (a0+a1, a2+a3,
- * b0+b1, b2+b3) twice: the sums of 4 vectors' halves come to lie side by side. */
-INLINE void sum_halves(__m256i *lower, __m256i *upper, const __m256i v[8]) {
-    __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
-    *lower = _mm256_permute2x128_si256(a, b, 0x20);
-    *upper = _mm256_permute2x128_si256(a, b, 0x31);
+/* Two vectors become one of their sums: in each half of 128 bits the quarters of a (or pairs of
+ * quarters) added up, then those of b. vphaddd does the same in twice the time. */
+INLINE __m256i merge(__m256i a, __m256i b, const bool words) {
+    __m256i low = _mm256_unpacklo_epi64(a, b), high = _mm256_unpackhi_epi64(a, b);
+    return words ? _mm256_add_epi16(low, high) : _mm256_add_epi32(low, high);
 }
-/* Lane j: the sum of v[j]'s eight lanes. */
-INLINE __m256i sum_lanes(const __m256i v[8]) {
-    __m256i lower, upper;
-    sum_halves(&lower, &upper, v);
-    return _mm256_add_epi32(lower, upper);
+INLINE __m256i merge_pairs(__m256i ab, __m256i cd, const bool words) {
+    __m256 a = _mm256_castsi256_ps(ab), c = _mm256_castsi256_ps(cd);
+    __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88));
+    __m256i odd = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
+    return words ? _mm256_add_epi16(even, odd) : _mm256_add_epi32(even, odd);
+}
+/* In each half of 128 bits, lane j: the sum of that half of v[j]. */
+INLINE __m256i merge_four(const __m256i v[4], const bool words) {
+    return merge_pairs(merge(v[0], v[1], words), merge(v[2], v[3], words), words);
+}
+
+/* Lane j of the result is the sum of v[j], 8 numbers of 32 bits or 16 words; of words, 8 are added
+ * up in 16 bits, then two such sums in 32. */
+INLINE __m256i sum_each(const __m256i v[8], const bool words) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a = merge_four(v, words), b = merge_four(v + 4, words);
+    if (words) a = _mm256_madd_epi16(a, ones), b = _mm256_madd_epi16(b, ones);
+    return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xf0), _mm256_permute2x128_si256(a, b, 0x21));
 }
 
 #if VNNI
@@ -163,12 +174,13 @@ INLINE __m256i dots_x86(const Codes *c, const int8_t *q, const int16_t *half, co
     UNROLL for (int j = 0; j < 8; j++) v[j] =
         _mm256_dpbusd_epi32(_mm256_setzero_si256(), c->code[j], load_32(q + 32 * j));
     if (type != T_Q6_K) {
-        sum = sum_lanes(v);
+        sum = sum_each(v, false);
         if (!offset_x86(type)) return sum;
         return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_32(half), offset));
     }
-    __m256i first, second; /* halves of blocks have scales of their own */
-    sum_halves(&first, &second, v);
+    __m256i a = merge_four(v, false), b = merge_four(v + 4, false);
+    __m256i first = _mm256_permute2x128_si256(a, b, 0x20); /* halves of blocks have their scales */
+    __m256i second = _mm256_permute2x128_si256(a, b, 0x31);
     first = _mm256_mullo_epi32(first, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(c->scale)));
     second =
         _mm256_mullo_epi32(second, _mm256_cvtepi16_epi32(_mm256_extracti128_si256(c->scale, 1)));
@@ -176,17 +188,6 @@ INLINE __m256i dots_x86(const Codes *c, const int8_t *q, const int16_t *half, co
     return _mm256_sub_epi32(_mm256_add_epi32(first, second), _mm256_slli_epi32(less, 5));
 }
 #else
-/* The same for vectors of 16 words: two steps in 16 bits, the last in 32. */
-INLINE __m256i sum_words(const __m256i v[8]) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i a = _mm256_hadd_epi16(_mm256_hadd_epi16(v[0], v[1]), _mm256_hadd_epi16(v[2], v[3]));
-    __m256i b = _mm256_hadd_epi16(_mm256_hadd_epi16(v[4], v[5]), _mm256_hadd_epi16(v[6], v[7]));
-    a = _mm256_madd_epi16(a, ones);
-    b = _mm256_madd_epi16(b, ones);
-    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
-                            _mm256_permute2x128_si256(a, b, 0x31));
-}
-
 /* The integer products of eight blocks with x: q of 256 numbers and the 16 sums of its halves. */
 INLINE __m256i dots_x86(const Codes *c, const int8_t *q, const int16_t *half, const uint32_t type) {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -201,12 +202,12 @@ INLINE __m256i dots_x86(const Codes *c, const int8_t *q, const int16_t *half, co
         }
         if (type == T_Q6_K) v[j] = _mm256_madd_epi16(v[j], spread_scale(c->scale, j));
     }
-    if (type == T_Q8_0 || type == T_IQ4_NL) return sum_lanes(v);
+    if (type == T_Q8_0 || type == T_IQ4_NL) return sum_each(v, false);
     if (type == T_Q6_K) {
         __m256i less = _mm256_madd_epi16(_mm256_cvtepi8_epi16(c->natural), load_32(half));
-        return _mm256_sub_epi32(sum_lanes(v), _mm256_slli_epi32(less, 5));
+        return _mm256_sub_epi32(sum_each(v, false), _mm256_slli_epi32(less, 5));
     }
-    __m256i sum = sum_words(v);
+    __m256i sum = sum_each(v, true);
     if (!offset_x86(type)) return sum;
     const __m256i offset = _mm256_set1_epi16((short)offset_x86(type));
     return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_32(half), offset));
