@@ -415,7 +415,7 @@ static struct {
     TextList stop;
 } opt = { .mode = "generate",
           .n_new = 256,
-          .batch = 64,
+          .batch = 256,
           .seed = -1,
           .top_p = 0.9,
           .repeat_penalty = 1,
