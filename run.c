@@ -407,8 +407,8 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *against,
-        *dump, *lora, *draft;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *cache, *perplexity,
+        *against, *dump, *lora, *draft;
     int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
     bool exact, no_echo, no_special, verify, quiet, speculate_always;
@@ -559,6 +559,15 @@ static int generate(Session *s, float *logits, TextOut *out) {
     return id;
 }
 
+/* How keys and values are kept: --cache, or half precision where the model is no wider. */
+static uint32_t cache_type(const Model *m) {
+    static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
+    if (!opt.cache) return opt.exact || m->weights.wq->type == T_F32 ? T_F32 : T_F16;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(opt.cache, type_name(types[i]))) return types[i];
+    die_usage("--cache: '%s', expected f32, f16 or q8_0", opt.cache);
+}
+
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
  * read, plus the cache at the present position. */
 static double bytes_per_token(const Model *m, int pos) {
@@ -572,7 +581,7 @@ static double bytes_per_token(const Model *m, int pos) {
             bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * pos;
+    return bytes + (double)cache_position_bytes(c, cache_type(m)) * pos;
 }
 
 static void print_rates(const Session *s) {
@@ -833,6 +842,8 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
+    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0,
+      "keys and values as f32, f16 or q8_0; f32 with --exact and for f32 models, else f16" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
@@ -918,6 +929,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    o.cache = cache_type(m);
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
@@ -952,9 +964,11 @@ static void session_close(Session *s) {
 static void print_model(const Session *s) {
     const Config *c = &s->model->config;
     if (opt.quiet) return;
-    fprintf(stderr, "%s: %d layers of %d, vocabulary %d, %s, context %d, %s, %d threads\n",
+    fprintf(stderr,
+            "%s: %d layers of %d, vocabulary %d, %s, context %d, cache %s, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
-            type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), thread_count());
+            type_name(s->model->weights.wq->type), s->n_ctx, type_name(cache_type(s->model)),
+            matmul_level(), thread_count());
     if (s->lora.n)
         fprintf(stderr, "%s: an adapter of %d matrices, rank %d, alpha %g, %g times\n",
                 s->lora.path, s->lora.n, s->lora.max_rank, (double)s->lora.alpha,
