@@ -162,20 +162,15 @@ build/machine: bench/machine.c build/flags
 bench: all build/machine ## measure decode and prompt speed against the limits of this machine
 	$(PYTHON) bench/bench.py
 
-build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
+BENCHED := build/bench_gemm build/bench_matmul build/bench_attention
+$(BENCHED): build/bench_%: build/bench/%.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
 
-build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
 bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
 	build/bench_matmul
-
-build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
 	build/bench_attention
