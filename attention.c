@@ -267,11 +267,14 @@ static void join_parts(const Call *a, int row, int head) {
     finish(a, sum, row, head);
 }
 
-/* Grows *p to n floats; their old contents are of no use. */
+/* Grows *p to n floats, aligned to 64 bytes; their old contents are of no use. */
 static void grow(float **p, size_t *have, size_t n) {
     if (n <= *have) return;
+    void *memory = NULL;
     free(*p);
-    *p = xcalloc(n, sizeof **p, "attention");
+    if (posix_memalign(&memory, 64, n * sizeof **p))
+        die("attention: out of memory for %zu numbers", n);
+    *p = memory;
     *have = n;
 }
 

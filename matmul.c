@@ -36,39 +36,32 @@
 enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
-/* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
- * d NaN, and with it every product of the row. */
-static float round_block(int8_t q[32], const float *x) {
-    uint32_t most = 0, bits[32];
-    memcpy(bits, x, sizeof bits);
+/* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN
+ * among them makes d NaN, and with it every product of the row. */
+static float round_block(int q[32], const float *x) {
+    uint32_t most = 0;
     for (int i = 0; i < 32; i++) { /* magnitudes are ordered as their bits are */
-        uint32_t magnitude = bits[i] & 0x7fffffff;
+        uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
         most = magnitude > most ? magnitude : most;
     }
-    float largest = bits_to_float(most);
-    if (!(largest > TINY && largest < INFINITY)) {
-        memset(q, 0, 32);
-        return largest < INFINITY ? largest / 127 : NAN;
-    }
-    float inverse = 127 / largest;
-    for (int i = 0; i < 32; i++) q[i] = (int8_t)rintf(x[i] * inverse);
-    return largest / 127;
+    float largest = bits_to_float(most), inverse = 127 / largest;
+    if (!(largest > TINY && largest < INFINITY)) inverse = 0;
+    for (int i = 0; i < 32; i++) q[i] = (int)rintf(inverse > 0 ? x[i] * inverse : 0);
+    return largest < INFINITY ? largest / 127 : NAN;
 }
 
 /* A superblock of x: q, the sums of each 16 q, d and d times the sum of each 32 q. Where x has only
  * n numbers left, zeros follow. */
 static void round_super(int8_t *q, int16_t *half, float *d, float *s, const float *x, size_t n) {
     for (size_t b = 0; b < SUPER / 32; b++, q += 32) {
-        int sum[2] = { 0, 0 };
-        d[b] = 0;
-        if (32 * b < n)
-            d[b] = round_block(q, x + 32 * b);
-        else
-            memset(q, 0, 32);
-        for (int i = 0; i < 16; i++) sum[0] += q[i], sum[1] += q[i + 16];
-        half[2 * b] = (int16_t)sum[0];
-        half[2 * b + 1] = (int16_t)sum[1];
-        s[b] = d[b] * (float)(sum[0] + sum[1]);
+        int whole[32] = { 0 }, first = 0, second = 0;
+        d[b] = 32 * b < n ? round_block(whole, x + 32 * b) : 0;
+        for (int i = 0; i < 32; i++) q[i] = (int8_t)whole[i];
+        for (int i = 0; i < 16; i++) first += whole[i];
+        for (int i = 16; i < 32; i++) second += whole[i];
+        half[2 * b] = (int16_t)first;
+        half[2 * b + 1] = (int16_t)second;
+        s[b] = d[b] * (float)(first + second);
     }
 }
 
@@ -108,7 +101,7 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
  * 3. Int8 path: a prompt, in panels (cpu/kernels.h) */
 
 enum {
-    FEW = 12,  /* so many tokens or less take the rows as they are stored */
+    FEW = 8,   /* so many tokens or less take the rows as they are stored */
     MEET = 64, /* tokens that meet a panel of W while it is in the cache */
     MOST_ROWS = 32,
     MOST_TOKENS = 16 /* of a level's tile */
@@ -121,7 +114,7 @@ typedef struct {
     size_t rows, tokens;     /* of a tile */
     size_t steps, places;    /* dwords of a block, blocks of a chain */
     size_t w_block, x_block; /* bytes */
-    size_t w_panel, x_panel; /* bytes of all eight chains */
+    size_t w_chain, x_chain; /* bytes of a chain of one tile */
     size_t tiles;            /* of tokens */
 } Product;
 
@@ -134,14 +127,15 @@ static Product product_of(const Tensor *w, int n) {
     p.places = ((size_t)w->cols + SUPER - 1) / SUPER;
     p.w_block = (p.steps + 2) * 4 * p.rows;
     p.x_block = (p.steps + 3) * 4 * p.tokens;
-    p.w_panel = 8 * p.places * p.w_block;
-    p.x_panel = 8 * p.places * p.x_block;
+    p.w_chain = p.places * p.w_block;
+    p.x_chain = p.places * p.x_block;
     p.tiles = ((size_t)n + p.tokens - 1) / p.tokens;
     return p;
 }
 
-/* Superblock i of token t, behind the last token zeros, into its lane of its tile's panel. */
-static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t t, size_t i) {
+/* Superblock i of token t, behind the last token zeros, into its lanes of x in tiles: chain after
+ * chain, and in each the tiles in order, which is how they will be read. */
+static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t t, size_t i) {
     int8_t q[SUPER];
     int16_t half[SUPER / 16], wide[SUPER];
     float d[SUPER / 32], s[SUPER / 32];
@@ -151,13 +145,12 @@ static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t 
     for (int e = 0; e < SUPER; e++) wide[e] = q[e];
     const uint8_t *in = p->steps == 16 ? (const uint8_t *)wide : (const uint8_t *)q;
     for (size_t j = 0; j < SUPER / 32; j++) {
-        uint8_t *out = panel + (j * p->places + i) * p->x_block + 4 * (t % p->tokens);
-        const int16_t *pair = wide + 32 * j;
-        int16_t sum[2] = { 0, 0 };
-        for (int e = 0; e < 32; e += 4) {
-            sum[0] = (int16_t)(sum[0] + pair[e] + pair[e + 1]);
-            sum[1] = (int16_t)(sum[1] + pair[e + 2] + pair[e + 3]);
-        }
+        uint8_t *out = tiles + (j * p->tiles + t / p->tokens) * p->x_chain + i * p->x_block +
+                       4 * (t % p->tokens);
+        int16_t each[4] = { 0 }; /* sums of q 0, 4, 8 ..; of 1, 5, 9 .. */
+        for (int e = 0; e < 32; e++)
+            each[e % 4] = (int16_t)(each[e % 4] + wide[32 * j + (size_t)e]);
+        int16_t sum[2] = { (int16_t)(each[0] + each[1]), (int16_t)(each[2] + each[3]) };
         for (size_t l = 0; l < p->steps; l++, in += 4, out += step) memcpy(out, in, 4);
         memcpy(out, sum, 4);
         memcpy(out + step, &d[j], 4);
@@ -165,23 +158,24 @@ static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t 
     }
 }
 
-/* One panel of rows times n_tiles tiles of tokens; sums[3] gets the result. The chains come in the
- * order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these two sums, and so on,
- * and so only three sums are ever open, of one, two and four chains: sums[0], [1] and [2]. */
+/* One panel of rows times n_tiles tiles of tokens from `first` on; sums[3] gets the result. The
+ * chains come in the order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these
+ * two sums, and so on, and so only three sums are ever open, of one, two and four chains: sums[0],
+ * [1] and [2]. */
 static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
-                          const uint8_t *x, size_t n_tiles) {
+                          const uint8_t *x, size_t first, size_t n_tiles) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
     const size_t size = p->rows * p->tokens;
     for (int c = 0; c < 8; c++)
         for (size_t tile = 0; tile < n_tiles; tile++) {
-            float sum[MOST_ROWS * MOST_TOKENS];
-            size_t block = chain[c] * p->places;
-            p->level->tile(sum, w + block * p->w_block, x + tile * p->x_panel + block * p->x_block,
-                           (int)p->places, p->w->type);
-            int l = 0;
-            for (; c >> l & 1; l++)
-                for (size_t e = 0; e < size; e++) sum[e] += sums[l][tile * size + e];
-            memcpy(sums[l] + tile * size, sum, size * sizeof *sum);
+            const uint8_t *xt = x + (chain[c] * p->tiles + first + tile) * p->x_chain;
+            const size_t at = tile * size;
+            float closed[MOST_ROWS * MOST_TOKENS], *sum = c & 1 ? closed : sums[0] + at;
+            p->level->tile(sum, w + chain[c] * p->w_chain, xt, (int)p->places, p->w->type);
+            for (int l = 0; c >> l & 1; l++) {
+                float *to = c >> (l + 1) & 1 ? closed : sums[l + 1] + at;
+                for (size_t e = 0; e < size; e++) to[e] = closed[e] + sums[l][at + e];
+            }
         }
 }
 
@@ -193,7 +187,7 @@ static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8
     size_t together = MEET / p->tokens;
     for (size_t tile = 0; tile < p->tiles; tile += together) {
         size_t n_tiles = p->tiles - tile < together ? p->tiles - tile : together;
-        panel_product(sums, p, w, x + tile * p->x_panel, n_tiles);
+        panel_product(sums, p, w, x, tile, n_tiles);
         for (size_t i = 0; i < n_tiles * p->tokens; i++) {
             size_t t = tile * p->tokens + i;
             if (t < (size_t)p->n) memcpy(y + t * rows + r0, sums[3] + i * p->rows, 4 * here);
@@ -204,15 +198,15 @@ static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8
 static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
     const Product p = product_of(w, n);
     size_t stride = row_bytes(w->type, (size_t)w->cols);
-    uint8_t *tokens = scratch(1, p.tiles * p.x_panel);
-    uint8_t *panels = scratch(2, (size_t)thread_count() * p.w_panel);
+    uint8_t *tokens = scratch(1, 8 * p.tiles * p.x_chain);
+    uint8_t *panels = scratch(2, (size_t)thread_count() * 8 * p.w_chain);
 #pragma omp parallel
     {
-        uint8_t *panel = panels + (size_t)thread_number() * p.w_panel;
+        uint8_t *panel = panels + (size_t)thread_number() * 8 * p.w_chain;
 #pragma omp for schedule(static)
         for (size_t at = 0; at < p.tiles * p.tokens * p.places; at++) {
             size_t t = at / p.places;
-            pack_token(tokens + t / p.tokens * p.x_panel, &p, x, t, at % p.places);
+            pack_token(tokens, &p, x, t, at % p.places);
         }
 #pragma omp for schedule(dynamic)
         for (size_t r0 = 0; r0 < (size_t)w->rows; r0 += p.rows) {

@@ -352,11 +352,15 @@ int sample(Sampler *s, float *logits, int n_vocab) {
  * be the beginning of a stop string is held back until it is decided. */
 
 #ifdef OC_CUDA /* ./runcuda is this program with the engine of runcuda.cu */
-#define ENGINE cuda_engine
-enum { BATCH = 4096, PROPOSALS = 15 };
+#define ENGINE      cuda_engine
+#define CACHE_TYPES "bf16 or fp8" /* T_F16 and T_Q8_0 stand for them: they are as large */
+static const char *const cache_names[] = { "f32", "bf16", "fp8" };
+enum { BATCH = 4096, PROPOSALS = 15, FIRST_CACHE = 1 };
 #else
-#define ENGINE cpu_engine
-enum { BATCH = 64, PROPOSALS = 16 };
+#define ENGINE      cpu_engine
+#define CACHE_TYPES "f32, f16 or q8_0"
+static const char *const cache_names[] = { "f32", "f16", "q8_0" };
+enum { BATCH = 64, PROPOSALS = 16, FIRST_CACHE = 0 };
 #endif
 
 static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */
@@ -415,8 +419,8 @@ static void text_end(TextOut *t) {
 
 /* The command line's values; the table in section 9 describes them. */
 static struct {
-    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *perplexity, *against,
-        *dump, *lora, *draft, *cache;
+    const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *cache, *perplexity,
+        *against, *dump, *lora, *draft;
     int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
     bool exact, no_echo, no_special, verify, quiet, speculate_always;
@@ -576,6 +580,15 @@ static int generate(Session *s, float *logits, TextOut *out) {
     return id;
 }
 
+/* How keys and values are kept: --cache, or half precision where the model is no wider. */
+static uint32_t cache_type(const Model *m) {
+    static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
+    if (!opt.cache) return opt.exact || m->weights.wq->type == T_F32 ? T_F32 : T_F16;
+    for (int i = FIRST_CACHE; i < 3; i++)
+        if (!strcmp(opt.cache, cache_names[i])) return types[i];
+    die_usage("--cache: '%s', expected " CACHE_TYPES, opt.cache);
+}
+
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
  * read, plus the cache at the present position. */
 static double bytes_per_token(const Model *m, int pos) {
@@ -589,7 +602,7 @@ static double bytes_per_token(const Model *m, int pos) {
             bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + 8.0 * c->n_layers * c->n_kv_heads * c->head_dim * pos;
+    return bytes + (double)cache_position_bytes(c, cache_type(m)) * pos;
 }
 
 static void print_rates(const Session *s) {
@@ -850,10 +863,8 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-#ifdef OC_CUDA
-    { 0, "cache", NULL, "TYPE", OPT_TEXT, &opt.cache, 0, 0,
-      "keys and values in bf16 or fp8; --exact: float32" },
-#endif
+    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0,
+      "keys and values as " CACHE_TYPES "; f32 with --exact and for f32 models, else 16 bits" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
@@ -939,6 +950,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
+    o.cache = cache_type(m);
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
@@ -947,7 +959,6 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                 !opt.logprobs && !opt.perplexity && !opt.dump;
     o.greedy = s->greedy;
     o.quiet = opt.quiet;
-    o.cache = opt.cache && !strcmp(opt.cache, "fp8") ? T_Q8_0 : T_F32;
     s->engine = s->backend->open(m, &o);
     spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
     s->speculation.most = (int)opt.speculate;
@@ -977,10 +988,16 @@ static void session_close(Session *s) {
 
 static void print_model(const Session *s) {
     const Config *c = &s->model->config;
+    uint32_t kept = cache_type(s->model);
     if (opt.quiet) return;
-    fprintf(stderr, "%s: %d layers of %d, vocabulary %d, %s, context %d, %s, %d threads\n",
+    fprintf(stderr,
+            "%s: %d layers of %d, vocabulary %d, %s, context %d, cache %s, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
-            type_name(s->model->weights.wq->type), s->n_ctx, matmul_level(), thread_count());
+            type_name(s->model->weights.wq->type), s->n_ctx,
+            cache_names[kept == T_F32   ? 0
+                        : kept == T_F16 ? 1
+                                        : 2],
+            matmul_level(), thread_count());
     if (s->lora.n)
         fprintf(stderr, "%s: an adapter of %d matrices, rank %d, alpha %g, %g times\n",
                 s->lora.path, s->lora.n, s->lora.max_rank, (double)s->lora.alpha,
@@ -1007,8 +1024,6 @@ int main(int argc, char **argv) {
     if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
     if (opt.against && !opt.perplexity) die_usage("--against without --perplexity, expected both");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
-    if (opt.cache && strcmp(opt.cache, "bf16") && strcmp(opt.cache, "fp8"))
-        die_usage("--cache: '%s', expected bf16 or fp8", opt.cache);
     for (int i = 0; i < opt.stop.n; i++)
         if (!opt.stop.text[i][0]) die_usage("--stop: '', expected a text that is not empty");
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);

@@ -71,35 +71,36 @@ static const float *expand(const Chunk *c, const uint8_t *tile, bool of_keys, in
     return c->expanded;
 }
 
-enum { COLUMNS = SIDE / LANES, TOGETHER = LANES == 16 ? 8 : 3 }; /* sums fill the registers */
-
-/* c_t (SIDE) = the sum over k in from..to of a_t[k] b[k] (SIDE), for T rows t; += where from > 0 */
-INLINE void product(const int T, float *c, size_t c_step, const float *a, size_t a_step,
-                    const float *b, int from, int to) {
-    V sum[TOGETHER][COLUMNS];
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < COLUMNS; i++) sum[t][i] =
-        from ? v_load(c + (size_t)t * c_step + i * LANES) : v_zero();
-    for (int k = from; k < to; k++) {
-        V x[TOGETHER];
-        UNROLL for (int t = 0; t < T; t++) x[t] = v_set1(a[(size_t)t * a_step + (size_t)k]);
-        UNROLL for (int i = 0; i < COLUMNS; i++) {
-            V row = v_load(b + (size_t)k * SIDE + i * LANES);
-            UNROLL for (int t = 0; t < T; t++) sum[t][i] = v_fma(x[t], row, sum[t][i]);
+/* c_t (SIDE) = the sum over k in from..to of a_t[k] b[k] (SIDE), for T rows t; += where from > 0.
+ * T C sums are held in registers, C vectors of columns at a time. */
+INLINE void product(const int T, const int C, float *c, size_t c_step, const float *a,
+                    size_t a_step, const float *b, int from, int to) {
+    for (int column = 0; column < SIDE; column += C * LANES) {
+        V sum[8][8];
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < C; i++) sum[t][i] =
+            from ? v_load(c + (size_t)t * c_step + column + i * LANES) : v_zero();
+        for (int k = from; k < to; k++) {
+            V row[8];
+            UNROLL for (int i = 0; i < C; i++) row[i] =
+                v_load(b + (size_t)k * SIDE + column + i * LANES);
+            UNROLL for (int t = 0; t < T; t++) {
+                V x = v_set1(a[(size_t)t * a_step + (size_t)k]);
+                UNROLL for (int i = 0; i < C; i++) sum[t][i] = v_fma(x, row[i], sum[t][i]);
+            }
         }
+        UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < C; i++)
+            v_store(c + (size_t)t * c_step + column + i * LANES, sum[t][i]);
     }
-    UNROLL for (int t = 0; t < T; t++) UNROLL for (int i = 0; i < COLUMNS; i++)
-        v_store(c + (size_t)t * c_step + i * LANES, sum[t][i]);
 }
 
-/* The same for any number of rows; as many at a time as there are, up to TOGETHER. */
+/* The same for the first of n rows; returns how many went together. */
 static int products(int n, float *c, size_t c_step, const float *a, size_t a_step, const float *b,
                     int from, int to) {
-    if (LANES == 16 && n >= TOGETHER)
-        return product(TOGETHER, c, c_step, a, a_step, b, from, to), TOGETHER;
-    if (LANES == 16 && n >= 4) return product(4, c, c_step, a, a_step, b, from, to), 4;
-    if (n >= 3) return product(3, c, c_step, a, a_step, b, from, to), 3;
-    if (n == 2) return product(2, c, c_step, a, a_step, b, from, to), 2;
-    return product(1, c, c_step, a, a_step, b, from, to), 1;
+    enum { ALL = SIDE / LANES, T = LANES == 16 ? 8 : 6 };
+    if (n >= T) return product(T, 2, c, c_step, a, a_step, b, from, to), T;
+    if (n >= 3) return product(3, ALL, c, c_step, a, a_step, b, from, to), 3;
+    if (n == 2) return product(2, ALL, c, c_step, a, a_step, b, from, to), 2;
+    return product(1, ALL, c, c_step, a, a_step, b, from, to), 1;
 }
 
 /* Scores of every query against the positions of the chunk, 32 at a time. Those behind a query's
@@ -153,7 +154,7 @@ static void chunk_mix(const Chunk *c) {
                                c->scores + (size_t)t * CHUNK, CHUNK, values, 0, from);
             for (int i = t + 1; i < end; i++)
                 if (c->limit[i] > from)
-                    product(1, mix + (size_t)i * c->part_step, c->part_step,
+                    product(1, SIDE / LANES, mix + (size_t)i * c->part_step, c->part_step,
                             c->scores + (size_t)i * CHUNK, CHUNK, values, from, c->limit[i]);
         }
     }

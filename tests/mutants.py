@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from check import ROOT, check, end
+from check import ROOT, check, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 
@@ -235,7 +235,7 @@ MUTANTS = [
     ("16 bits hold too many products", "cpu/int8_avx2.h",
      "if (five || type == T_Q4_0)\n            start =", "if (type == T_Q4_0)\n            start =",
      "test_int8"),
-    ("the row's end is read from the next row", "cpu/int8_avx2.h",
+    ("the row's end is read from the next row", "cpu/int8_x86.h",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));\n            p = end;",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));", "test_int8"),
 
@@ -426,6 +426,16 @@ MUTANTS = [
     ("loop: the shuffle depends on the batch", "loader.h",
      "mix_key(l->seed, (uint64_t)which, k / n)", "mix_key(l->seed, (uint64_t)which, k / n + k)",
      "test_loader"),
+    # ARM, under an emulator
+    ("neon: the fifth row takes the sixth's number", "cpu/neon.c", "sum[4][j], bj, a45, 0)",
+     "sum[4][j], bj, a45, 1)", "test_neon"),
+    ("neon: both halves of a block have one scale", "cpu/int8_neon.h",
+     "int16x8_t s = vmovl_s8(vget_low_s8(vuzp1q", "int16x8_t s = vmovl_s8(vget_low_s8(vuzp2q",
+     "test_neon"),
+    ("neon: a token takes its neighbour's lane", "cpu/int8_neon.h",
+     'SDOT(dot[3].high, w1, q, "4b[3]")', 'SDOT(dot[3].high, w1, q, "4b[2]")', "test_neon"),
+    ("neon: every CPU is believed to have sdot", "cpu/dotprod.c",
+     "return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;", "return true;", "test_neon"),
     # the GPU
     ("cuda: rope turns the other way", "cuda/decode.h", "v * a[0] - other * a[1];",
      "v * a[0] + other * a[1];", "test_cuda"),
@@ -481,6 +491,7 @@ def build(tests):
     """Everything that the tests start; returns what the compiler said, None when all is well."""
     programs = ["build/tests/" + test for test in tests
                 if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
+    done = make("all", *programs, *["neon"] * ("test_neon" in tests))
     done = make("all", "emu", *programs)
     return done.stdout if done.returncode else None
 
@@ -515,6 +526,9 @@ def try_mutant(name, file, old, new, tests):
 
 def main():
     chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m[0] for w in sys.argv[1:])]
+    if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
+        chosen = [m for m in chosen if m[4] != "test_neon"]
+        skip("the mutants for ARM", "a cross compiler or qemu is missing")
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(ROOT, TREE, ignore=shutil.ignore_patterns("build", ".git", "models"))
     every = sorted({test for *_, tests in chosen for test in tests.split()})
