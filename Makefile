@@ -72,10 +72,6 @@ else
 export OC_BAD_BIN := .
 endif
 include cuda.mk
-ifneq ($(CXX_HERE),yes)
-TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
-TESTS := $(filter-out test_cuda,$(TESTS))
-endif
 TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
