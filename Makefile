@@ -2,7 +2,8 @@
 #
 # What to know first: a program is the object of its own source, which has a main, linked with
 # library objects: the same sources compiled with -DOC_LIBRARY, which leaves their mains out. All
-# of it exists in two variants: objects in build/ with programs here, and build/asan/ for both.
+# of it exists in three variants: objects in build/ with programs here, build/asan/ with the
+# sanitizers, and build/neon/ for ARM by a cross compiler, for tests/test_neon.py.
 #
 #     make CC=clang                 another compiler
 #     make OMP=0                    without OpenMP: everything works, on one thread
@@ -18,6 +19,7 @@ PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
 CROSS ?= aarch64-linux-gnu-gcc
 NEON := -O2 -march=armv8-a
+SIMDE := -Og -mavx2 -mfma -mf16c
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
@@ -69,7 +71,13 @@ SANITIZED := $(PROGRAMS:%=build/asan/%)
 else
 export OC_BAD_BIN := .
 endif
-TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED)
+include cuda.mk
+ifneq ($(CXX_HERE),yes)
+TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
+TESTS := $(filter-out test_cuda,$(TESTS))
+endif
+TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+          $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
 define VARIANT
@@ -105,8 +113,17 @@ $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 build/neon/%: override CC := $(CROSS)
 $(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all help deps test test-long asan check format bench bench-gemm bench-attention \
-        bench-train bench-speculate fixtures mutants clean FORCE
+# AVX-512 where there is none: the level compiled for an emulation, the rest as it is.
+build/simde/avx512.o: cpu/avx512.c build/flags
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(SIMDE) -DOC_LIBRARY -DOC_SIMDE -MMD -MP -c -o $@ $<
+build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build/simde/avx512.o,\
+        $(test_parts:%=build/lib/%.o))
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+-include build/simde/avx512.d
+
+.PHONY: all neon help deps test test-long asan check format bench bench-gemm bench-attention \
+        bench-matmul bench-train bench-speculate fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -116,7 +133,7 @@ all: $(PROGRAMS) ## build run, train, tokenizer and convert
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
-	    printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	    printf "make %-11s %s\n", $$1, $$2 }' Makefile cuda.mk
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
@@ -139,7 +156,10 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+
+NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm run)
+neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
 
 build/machine: bench/machine.c build/flags
 	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
@@ -152,6 +172,12 @@ build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
 
 bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
 	build/bench_gemm
+
+build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+
+bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
+	build/bench_matmul
 
 build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
@@ -179,4 +205,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS)
+	rm -rf build $(PROGRAMS) runcuda runcuda-emu

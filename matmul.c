@@ -36,39 +36,32 @@
 enum { DEAL = 32 }; /* rows that a thread takes at a time */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
-/* 32 numbers as d times whole numbers q from -127 to 127; returns d. An Inf or NaN among them makes
- * d NaN, and with it every product of the row. */
-static float round_block(int8_t q[32], const float *x) {
-    uint32_t most = 0, bits[32];
-    memcpy(bits, x, sizeof bits);
+/* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN
+ * among them makes d NaN, and with it every product of the row. */
+static float round_block(int q[32], const float *x) {
+    uint32_t most = 0;
     for (int i = 0; i < 32; i++) { /* magnitudes are ordered as their bits are */
-        uint32_t magnitude = bits[i] & 0x7fffffff;
+        uint32_t magnitude = float_to_bits(x[i]) & 0x7fffffff;
         most = magnitude > most ? magnitude : most;
     }
-    float largest = bits_to_float(most);
-    if (!(largest > TINY && largest < INFINITY)) {
-        memset(q, 0, 32);
-        return largest < INFINITY ? largest / 127 : NAN;
-    }
-    float inverse = 127 / largest;
-    for (int i = 0; i < 32; i++) q[i] = (int8_t)rintf(x[i] * inverse);
-    return largest / 127;
+    float largest = bits_to_float(most), inverse = 127 / largest;
+    if (!(largest > TINY && largest < INFINITY)) inverse = 0;
+    for (int i = 0; i < 32; i++) q[i] = (int)rintf(inverse > 0 ? x[i] * inverse : 0);
+    return largest < INFINITY ? largest / 127 : NAN;
 }
 
 /* A superblock of x: q, the sums of each 16 q, d and d times the sum of each 32 q. Where x has only
  * n numbers left, zeros follow. */
 static void round_super(int8_t *q, int16_t *half, float *d, float *s, const float *x, size_t n) {
     for (size_t b = 0; b < SUPER / 32; b++, q += 32) {
-        int sum[2] = { 0, 0 };
-        d[b] = 0;
-        if (32 * b < n)
-            d[b] = round_block(q, x + 32 * b);
-        else
-            memset(q, 0, 32);
-        for (int i = 0; i < 16; i++) sum[0] += q[i], sum[1] += q[i + 16];
-        half[2 * b] = (int16_t)sum[0];
-        half[2 * b + 1] = (int16_t)sum[1];
-        s[b] = d[b] * (float)(sum[0] + sum[1]);
+        int whole[32] = { 0 }, first = 0, second = 0;
+        d[b] = 32 * b < n ? round_block(whole, x + 32 * b) : 0;
+        for (int i = 0; i < 32; i++) q[i] = (int8_t)whole[i];
+        for (int i = 0; i < 16; i++) first += whole[i];
+        for (int i = 16; i < 32; i++) second += whole[i];
+        half[2 * b] = (int16_t)first;
+        half[2 * b + 1] = (int16_t)second;
+        s[b] = d[b] * (float)(first + second);
     }
 }
 
@@ -108,7 +101,7 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
  * 3. Int8 path: a prompt, in panels (cpu/kernels.h) */
 
 enum {
-    FEW = 12,  /* so many tokens or less take the rows as they are stored */
+    FEW = 8,   /* so many tokens or less take the rows as they are stored */
     MEET = 64, /* tokens that meet a panel of W while it is in the cache */
     MOST_ROWS = 32,
     MOST_TOKENS = 16 /* of a level's tile */
@@ -121,7 +114,7 @@ typedef struct {
     size_t rows, tokens;     /* of a tile */
     size_t steps, places;    /* dwords of a block, blocks of a chain */
     size_t w_block, x_block; /* bytes */
-    size_t w_panel, x_panel; /* bytes of all eight chains */
+    size_t w_chain, x_chain; /* bytes of a chain of one tile */
     size_t tiles;            /* of tokens */
 } Product;
 
@@ -134,14 +127,15 @@ static Product product_of(const Tensor *w, int n) {
     p.places = ((size_t)w->cols + SUPER - 1) / SUPER;
     p.w_block = (p.steps + 2) * 4 * p.rows;
     p.x_block = (p.steps + 3) * 4 * p.tokens;
-    p.w_panel = 8 * p.places * p.w_block;
-    p.x_panel = 8 * p.places * p.x_block;
+    p.w_chain = p.places * p.w_block;
+    p.x_chain = p.places * p.x_block;
     p.tiles = ((size_t)n + p.tokens - 1) / p.tokens;
     return p;
 }
 
-/* Superblock i of token t, behind the last token zeros, into its lane of its tile's panel. */
-static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t t, size_t i) {
+/* Superblock i of token t, behind the last token zeros, into its lanes of x in tiles: chain after
+ * chain, and in each the tiles in order, which is how they will be read. */
+static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t t, size_t i) {
     int8_t q[SUPER];
     int16_t half[SUPER / 16], wide[SUPER];
     float d[SUPER / 32], s[SUPER / 32];
@@ -151,13 +145,12 @@ static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t 
     for (int e = 0; e < SUPER; e++) wide[e] = q[e];
     const uint8_t *in = p->steps == 16 ? (const uint8_t *)wide : (const uint8_t *)q;
     for (size_t j = 0; j < SUPER / 32; j++) {
-        uint8_t *out = panel + (j * p->places + i) * p->x_block + 4 * (t % p->tokens);
-        const int16_t *pair = wide + 32 * j;
-        int16_t sum[2] = { 0, 0 };
-        for (int e = 0; e < 32; e += 4) {
-            sum[0] = (int16_t)(sum[0] + pair[e] + pair[e + 1]);
-            sum[1] = (int16_t)(sum[1] + pair[e + 2] + pair[e + 3]);
-        }
+        uint8_t *out = tiles + (j * p->tiles + t / p->tokens) * p->x_chain + i * p->x_block +
+                       4 * (t % p->tokens);
+        int16_t each[4] = { 0 }; /* sums of q 0, 4, 8 ..; of 1, 5, 9 .. */
+        for (int e = 0; e < 32; e++)
+            each[e % 4] = (int16_t)(each[e % 4] + wide[32 * j + (size_t)e]);
+        int16_t sum[2] = { (int16_t)(each[0] + each[1]), (int16_t)(each[2] + each[3]) };
         for (size_t l = 0; l < p->steps; l++, in += 4, out += step) memcpy(out, in, 4);
         memcpy(out, sum, 4);
         memcpy(out + step, &d[j], 4);
@@ -165,23 +158,24 @@ static void pack_token(uint8_t *panel, const Product *p, const float *x, size_t 
     }
 }
 
-/* One panel of rows times n_tiles tiles of tokens; sums[3] gets the result. The chains come in the
- * order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these two sums, and so on,
- * and so only three sums are ever open, of one, two and four chains: sums[0], [1] and [2]. */
+/* One panel of rows times n_tiles tiles of tokens from `first` on; sums[3] gets the result. The
+ * chains come in the order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these
+ * two sums, and so on, and so only three sums are ever open, of one, two and four chains: sums[0],
+ * [1] and [2]. */
 static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
-                          const uint8_t *x, size_t n_tiles) {
+                          const uint8_t *x, size_t first, size_t n_tiles) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
     const size_t size = p->rows * p->tokens;
     for (int c = 0; c < 8; c++)
         for (size_t tile = 0; tile < n_tiles; tile++) {
-            float sum[MOST_ROWS * MOST_TOKENS];
-            size_t block = chain[c] * p->places;
-            p->level->tile(sum, w + block * p->w_block, x + tile * p->x_panel + block * p->x_block,
-                           (int)p->places, p->w->type);
-            int l = 0;
-            for (; c >> l & 1; l++)
-                for (size_t e = 0; e < size; e++) sum[e] += sums[l][tile * size + e];
-            memcpy(sums[l] + tile * size, sum, size * sizeof *sum);
+            const uint8_t *xt = x + (chain[c] * p->tiles + first + tile) * p->x_chain;
+            const size_t at = tile * size;
+            float closed[MOST_ROWS * MOST_TOKENS], *sum = c & 1 ? closed : sums[0] + at;
+            p->level->tile(sum, w + chain[c] * p->w_chain, xt, (int)p->places, p->w->type);
+            for (int l = 0; c >> l & 1; l++) {
+                float *to = c >> (l + 1) & 1 ? closed : sums[l + 1] + at;
+                for (size_t e = 0; e < size; e++) to[e] = closed[e] + sums[l][at + e];
+            }
         }
 }
 
@@ -193,7 +187,7 @@ static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8
     size_t together = MEET / p->tokens;
     for (size_t tile = 0; tile < p->tiles; tile += together) {
         size_t n_tiles = p->tiles - tile < together ? p->tiles - tile : together;
-        panel_product(sums, p, w, x + tile * p->x_panel, n_tiles);
+        panel_product(sums, p, w, x, tile, n_tiles);
         for (size_t i = 0; i < n_tiles * p->tokens; i++) {
             size_t t = tile * p->tokens + i;
             if (t < (size_t)p->n) memcpy(y + t * rows + r0, sums[3] + i * p->rows, 4 * here);
@@ -204,15 +198,15 @@ static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8
 static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
     const Product p = product_of(w, n);
     size_t stride = row_bytes(w->type, (size_t)w->cols);
-    uint8_t *tokens = scratch(1, p.tiles * p.x_panel);
-    uint8_t *panels = scratch(2, (size_t)thread_count() * p.w_panel);
+    uint8_t *tokens = scratch(1, 8 * p.tiles * p.x_chain);
+    uint8_t *panels = scratch(2, (size_t)thread_count() * 8 * p.w_chain);
 #pragma omp parallel
     {
-        uint8_t *panel = panels + (size_t)thread_number() * p.w_panel;
+        uint8_t *panel = panels + (size_t)thread_number() * 8 * p.w_chain;
 #pragma omp for schedule(static)
         for (size_t at = 0; at < p.tiles * p.tokens * p.places; at++) {
             size_t t = at / p.places;
-            pack_token(tokens + t / p.tokens * p.x_panel, &p, x, t, at % p.places);
+            pack_token(tokens, &p, x, t, at % p.places);
         }
 #pragma omp for schedule(dynamic)
         for (size_t r0 = 0; r0 < (size_t)w->rows; r0 += p.rows) {
@@ -226,7 +220,12 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 4. Float path (cpu/floats.h) */
 
-enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
+enum {
+    PANELS_FROM = 11,  /* tokens; for fewer, making panels costs more than it saves */
+    TOKEN_BLOCK = 504, /* tokens that are panels at once: a multiple of every level's tile */
+    PIECE = 512,       /* numbers of a row that are expanded at once, a multiple of 256 */
+    BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
+};
 
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
@@ -240,7 +239,7 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 }
 
 /* Few tokens: W is read as it stands, some rows at a time. */
-static void float_few(float *y, const float *x, const Tensor *w, int n) {
+static void float_few(float *y, const float *x, const Tensor *w, int n, bool pairs) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
     float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
@@ -255,7 +254,7 @@ static void float_few(float *y, const float *x, const Tensor *w, int n) {
             j.row_bytes = 4 * cols;
             j.type = T_F32;
         }
-        kernels()->float_dots(&j);
+        (pairs ? kernels()->pair_dots : kernels()->float_dots)(&j);
     }
 }
 
@@ -277,44 +276,101 @@ static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t
     }
 }
 
-/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
- * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
-static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
-    const Tile *tile = &kernels()->tile;
+/* What is common to all blocks of one product with many tokens. Panels of x: (tiles, lanes, steps,
+ * slots); of W: (BLOCK, lanes, steps, width). */
+typedef struct {
+    const Tile *tile;
+    const Tensor *w;
+    size_t n, tokens; /* tokens, and with those that fill the last tile */
+    size_t steps;     /* of a chain ... */
+    int kc;           /* ... and what tile->run calls them: two k a step if they are pairs */
+    float *x_panels;
+    float *y;
+} Many;
+
+/* Rows [r, r + count) of W: their panels; then sums (tokens, width) chain by chain, into y. */
+static void float_block(const Many *m, size_t r, size_t count, float *panels) {
+    const Tile *tile = m->tile;
+    const size_t rows = (size_t)m->w->rows, width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t lanes = (size_t)tile->lanes, slots = (size_t)tile->slots;
+    const size_t blocks = pieces(count, width), panel = m->steps * lanes * width;
+    float *sums = panels + BLOCK * panel, *expanded = sums + BLOCK * width * m->tokens;
+    for (size_t b = 0; b < blocks; b++)
+        pack_weights(panels + b * panel, tile, m->w, r + b * width, expanded);
+    const size_t bytes = count * row_bytes(m->w->type, (size_t)m->w->cols);
+    const size_t share = bytes / (lanes * (m->tokens / high) * blocks) + 1;
+    uintptr_t next = (uintptr_t)m->w->data + (r / count + (size_t)thread_count()) * bytes;
+    for (size_t l = 0; l < lanes; l++)
+        for (size_t t = 0; t < m->tokens; t += high)
+            for (size_t b = 0; b < blocks; b++, next += share) {
+                const float *x = m->x_panels + (t / high * lanes + l) * m->steps * slots;
+                float *sum = sums + (b * m->tokens + t) * width;
+                for (size_t i = 0; i < share; i += 64) /* what this thread will pack next */
+                    __builtin_prefetch((const void *)(next + i), 0, 2);
+                tile->run(m->kc, x, panels + b * panel + l * m->steps * width, sum, width, l > 0);
+            }
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t t = 0; t < m->n; t++)
+            memcpy(m->y + t * rows + r + b * width, sums + (b * m->tokens + t) * width,
+                   at_most(width, rows - r - b * width) * 4);
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes blocks of rows. */
+static void float_many(float *y, const float *x, const Tensor *w, size_t n, bool pairs) {
+    const Tile *tile = pairs ? &kernels()->bf16 : &kernels()->tile;
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
     const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
-    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
-    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
-    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    const size_t tokens = pieces(n, high) * high, slots = (size_t)tile->slots;
+    const size_t own = BLOCK * width * (steps * lanes + tokens) + width * PIECE;
+    size_t block = BLOCK;
+    while (block > 1 && rows < 4 * (size_t)thread_count() * block * width) block /= 2;
     float *memory = scratch(0, (size_t)thread_count() * own * 4);
+    const Many m = { .tile = tile,
+                     .w = w,
+                     .n = n,
+                     .tokens = tokens,
+                     .steps = steps,
+                     .kc = (int)steps * (pairs ? 2 : 1),
+                     .x_panels = scratch(1, tokens / high * steps * lanes * slots * 4),
+                     .y = y };
 #pragma omp parallel
     {
         float *mine = memory + (size_t)thread_number() * own;
 #pragma omp for schedule(static)
         for (size_t t = 0; t < n; t += high)
-            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+            kernels()->float_pack(&(Pack){ m.x_panels + t / high * steps * lanes * slots,
+                                           steps * slots, (int)slots,
                                            (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
                                            (int)at_most(high, n - t), w->cols });
 #pragma omp for schedule(dynamic)
-        for (size_t r = 0; r < rows; r += width) {
-            pack_weights(mine, tile, w, r, mine + w_panel);
-            for (size_t l = 0; l < lanes; l++)
-                for (size_t t = 0; t < n; t += high)
-                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
-                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
-                             (int)(rows - r), l > 0);
-        }
+        for (size_t r = 0; r < rows; r += block * width)
+            float_block(&m, r, at_most(block * width, rows - r), mine);
     }
 }
 
-static void float_product(float *y, const float *x, const Tensor *w, int n) {
+/* Rows of bfloat16 as rows of pairs, x rounded to pairs: on levels that multiply them as such. */
+static const float *take_pairs(Tensor *w, const float *x, size_t n) {
+    const size_t cols = (size_t)w->cols;
+    uint8_t *rounded = scratch(2, n * cols * 2);
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < n; t++) quantize(rounded + t * cols * 2, x + t * cols, T_BF16, cols);
+    w->type = T_F32;
+    w->cols /= 2;
+    return (const float *)(const void *)rounded;
+}
+
+static void float_product(float *y, const float *x, const Tensor *weights, int n, bool exact) {
+    Tensor w = *weights;
+    const bool pairs =
+        w.type == T_BF16 && w.cols % 2 == 0 && !exact && kernels()->pair_dots != NULL;
+    if (pairs) x = take_pairs(&w, x, (size_t)n);
     if (n < PANELS_FROM) {
-        float_few(y, x, w, n);
+        float_few(y, x, &w, n, pairs);
         return;
     }
-    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    const size_t all = (size_t)n, cols = (size_t)w.cols, rows = (size_t)w.rows;
     for (size_t t = 0; t < all; t += TOKEN_BLOCK)
-        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
+        float_many(y + t * rows, x + t * cols, &w, at_most(TOKEN_BLOCK, all - t), pairs);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -325,7 +381,7 @@ static void float_product(float *y, const float *x, const Tensor *w, int n) {
 void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
     bool int8 = type_info(w->type)->block > 1 && !exact;
     if (!int8)
-        float_product(y, x, w, n);
+        float_product(y, x, w, n, exact);
     else if (n <= FEW || !kernels()->panels.rows)
         int8_few(y, x, w, n);
     else

@@ -1,5 +1,5 @@
-/* dotprod.c: the level of ARM processors with dot products of bytes, most since 2018: neon.c, but for
- * the products of whole numbers. */
+/* dotprod.c: the level of ARM processors with dot products of bytes, most since 2018: as neon.c,
+ * but for the products of whole numbers. */
 #if !defined(__ARM_FEATURE_DOTPROD) && defined(__aarch64__) && !defined(__clang__)
 #pragma GCC target("arch=armv8.2-a+dotprod") /* in the place of another: for all that follows */
 #endif

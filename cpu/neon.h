@@ -1,6 +1,6 @@
-/* neon.h: what neon.c and dotprod.c share, the vocabulary of kernels.h. A register has 4 float32; the
- * vocabulary's vector is two of them, 8 lanes as in plain.c and avx2.c, so that sums have the bits of
- * those levels. */
+/* neon.h: what neon.c and dotprod.c share, the vocabulary of kernels.h. A register has 4 float32;
+ * the vocabulary's vector is two of them, 8 lanes as in plain.c and avx2.c, so that sums have the
+ * bits of those levels. */
 #ifndef NEON_H
 #define NEON_H
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from check import ROOT, check, end
+from check import ROOT, check, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 
@@ -227,15 +227,19 @@ MUTANTS = [
      "bool turn = false;", "test_format"),
     ("KL is taken the other way round", "perplexity.h", "exp(log_p) * (log_p - log_q)",
      "exp(log_q) * (log_q - log_p)", "test_cli"),
-    ("a sum depends on the size of the batch", "cpu/plain.c",
-     "g->y[(size_t)t * g->y_stride + (size_t)r] = fold(lane);",
-     "g->y[(size_t)t * g->y_stride + (size_t)r] = fold(lane) * (g->n > 1 ? 1.0000002f : 1);",
-     "test_format"),
-    ("the last columns are left out", "cpu/plain.c",
-     "for (int l = 0; k + l < g->cols; l++) lane[l] += a[k + l] * b[k + l];",
-     "for (int l = 0; k + l + 1 < g->cols; l++) lane[l] += a[k + l] * b[k + l];", "test_format"),
-    ("the last rows are left out", "matmul.c", "for (int r0 = 0; r0 < w->rows; r0 += ROWS)",
-     "for (int r0 = 0; r0 < w->rows / ROWS * ROWS; r0 += ROWS)", "test_format"),
+    ("a sum depends on the size of the batch", "cpu/floats.h", "y[r] = in_order(sum[r][t]);",
+     "y[r] = in_order(sum[r][t]) * (j->n > 1 ? 1.0000002f : 1);", "test_format"),
+    ("the last columns are left out", "cpu/floats.h",
+     "for (size_t k = 0; k < cols; k += LANES) {",
+     "for (size_t k = 0; k + LANES <= cols; k += LANES) {", "test_format"),
+    ("few tokens: the last rows are left out", "matmul.c", "r < rows; r += DEAL)",
+     "r < rows / DEAL * DEAL; r += DEAL)", "test_format"),
+    ("many tokens: the last rows are left out", "matmul.c", "r < rows; r += block * width)",
+     "r + width < rows; r += block * width)", "test_format"),
+    ("many tokens: the last chain alone counts", "matmul.c", "l > 0);",
+     "l > 0 && l + 1 < lanes);", "test_format"),
+    ("many tokens: a panel ends before its last step", "matmul.c", "tile->run(m->kc, x,",
+     "tile->run(m->kc - 1, x,", "test_format"),
     ("the last panel has all its rows", "matmul.c",
      "rows - r0 < p->rows ? rows - r0 : p->rows;", "p->rows;", "test_int8"),
     ("chains fold in another order", "matmul.c", "{ 0, 4, 2, 6, 1, 5, 3, 7 }",
@@ -251,7 +255,7 @@ MUTANTS = [
     ("16 bits hold too many products", "cpu/int8_avx2.h",
      "if (five || type == T_Q4_0)\n            start =", "if (type == T_Q4_0)\n            start =",
      "test_int8"),
-    ("the row's end is read from the next row", "cpu/int8_avx2.h",
+    ("the row's end is read from the next row", "cpu/int8_x86.h",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));\n            p = end;",
      "memcpy(end, row, row_bytes(type, (size_t)cols - k));", "test_int8"),
 
@@ -442,6 +446,58 @@ MUTANTS = [
     ("loop: the shuffle depends on the batch", "loader.h",
      "mix_key(l->seed, (uint64_t)which, k / n)", "mix_key(l->seed, (uint64_t)which, k / n + k)",
      "test_loader"),
+    # ARM, under an emulator
+    ("neon: the fifth row takes the sixth's number", "cpu/neon.c", "sum[4][j], bj, a45, 0)",
+     "sum[4][j], bj, a45, 1)", "test_neon"),
+    ("neon: both halves of a block have one scale", "cpu/int8_neon.h",
+     "int16x8_t s = vmovl_s8(vget_low_s8(vuzp1q", "int16x8_t s = vmovl_s8(vget_low_s8(vuzp2q",
+     "test_neon"),
+    ("neon: a token takes its neighbour's lane", "cpu/int8_neon.h",
+     'SDOT(dot[3].high, w1, q, "4b[3]")', 'SDOT(dot[3].high, w1, q, "4b[2]")', "test_neon"),
+    ("neon: every CPU is believed to have sdot", "cpu/dotprod.c",
+     "return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;", "return true;", "test_neon"),
+    # the GPU
+    ("cuda: rope turns the other way", "cuda/decode.h", "v * a[0] - other * a[1];",
+     "v * a[0] + other * a[1];", "test_cuda"),
+    ("cuda: keys are not turned", "cuda/decode.h", "if (kv < p->cache.n_kv_heads) {\n        const",
+     "if (kv < 0) {\n        const", "test_cuda"),
+    ("cuda: a prompt's keys are not turned", "runcuda.cu", "if (kv < cache.n_kv_heads) {",
+     "if (kv < 0) {", "test_cuda"),
+    ("cuda: gate and up are swapped", "cuda/decode.h", "silu(v) * other);", "silu(other) * v);",
+     "test_cuda"),
+    ("cuda: gate and up of a prompt are swapped", "runcuda.cu",
+     "v[i] = silu(a[2 * i]) * a[2 * i + 1];", "v[i] = silu(a[2 * i + 1]) * a[2 * i];", "test_cuda"),
+    ("cuda: the sum of a tile lacks a warp", "cuda/decode.h",
+     "for (int w = 0; w < WARPS; w++) v += s[w * tok * 16];",
+     "for (int w = 1; w < WARPS; w++) v += s[w * tok * 16];", "test_cuda"),
+    ("cuda: no barrier before a tile is summed", "cuda/decode.h",
+     "        __syncthreads();\n        finish_tiles", "        finish_tiles", "test_cuda"),
+    ("cuda: the input is not waited for", "cuda/decode.h", "    pdl_wait();\n", "", "test_cuda"),
+    ("cuda: scales of the even rows for all", "cuda/decode.h",
+     "uint32_t so = (i < 2 ? odd.x : odd.y)", "uint32_t so = (i < 2 ? even.x : odd.y)",
+     "test_cuda"),
+    ("cuda: q4 halves are swapped", "runcuda.cu", "(low | high << 4) ^ 0x88",
+     "(high | low << 4) ^ 0x88", "test_cuda"),
+    ("cuda: staging does not wait", "runcuda.cu",
+     "CUDA(cudaEventSynchronize(u->free_again[u->next ^= 1]));", "u->next ^= 1;", "test_cuda"),
+    ("cuda: the mask lets a token see the next", "cuda/attention.h",
+     "col + n * 8 + i % 2 <= last[half]", "col + n * 8 + i % 2 <= last[half] + 1", "test_cuda"),
+    ("cuda: old sums are not scaled", "cuda/attention.h", "r->l[half] *= old;", "", "test_cuda"),
+    ("cuda: splits are merged without their maxima", "cuda/attention.h",
+     "float w = exp2f(p[s * (D + 2)] - m);", "float w = 1;", "test_cuda"),
+    ("cuda: values are read before they are there", "cuda/attention.h",
+     "        cp_async_wait<1>(); /* values are there, the next keys on their way */\n", "",
+     "test_cuda"),
+    ("cuda: the ticket is not given back", "cuda/attention.h",
+     "if (threadIdx.x == 0) *ticket = 0;", "", "test_cuda"),
+    ("cuda: plain attention forgets the old maximum", "runcuda.cu",
+     "l = l * old + p;", "l = l + p;", "test_cuda"),
+    ("cuda: sequences share a tile", "runcuda.cu", "n_tiles && t[-1].seq == b->seq[i] &&",
+     "n_tiles &&", "test_cuda"),
+    ("cuda: unused tokens may be likeliest", "cuda/decode.h", " && !p->unused[row]", "",
+     "test_cuda"),
+    ("cuda: the adapter is left out", "runcuda.cu", "if (p) add_adapter(x, p, at);", "",
+     "test_cuda"),
 ]
 
 
@@ -455,7 +511,7 @@ def build(tests):
     """Everything that the tests start; returns what the compiler said, None when all is well."""
     programs = ["build/tests/" + test for test in tests
                 if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
-    done = make("all", *programs)
+    done = make("all", "emu", *programs, *["neon"] * ("test_neon" in tests))
     return done.stdout if done.returncode else None
 
 
@@ -489,6 +545,9 @@ def try_mutant(name, file, old, new, tests):
 
 def main():
     chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m[0] for w in sys.argv[1:])]
+    if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
+        chosen = [m for m in chosen if m[4] != "test_neon"]
+        skip("the mutants for ARM", "a cross compiler or qemu is missing")
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(ROOT, TREE, ignore=shutil.ignore_patterns("build", ".git", "models"))
     every = sorted({test for *_, tests in chosen for test in tests.split()})

@@ -32,10 +32,11 @@ static void engine_losses(const Model *m, const Lora *lora, const uint32_t *toke
     Batch b = { T, id, seq, pos, wanted };
     const float *logits = cpu_engine.forward(e, &b);
     for (int t = 0; t < T; t++, logits += V) {
-        double max = (double)logits[0], sum = 0;
-        for (int i = 0; i < V; i++) max = fmax(max, (double)logits[i]);
-        for (int i = 0; i < V; i++) sum += exp((double)logits[i] - max);
-        want[t] = (float)(log(sum) + max - (double)logits[TOKEN_ID(token[t + 1])]);
+        float max = logits[0]; /* of double, gcc 12 for ARM fails to make vector code (-O3) */
+        double sum = 0;
+        for (int i = 0; i < V; i++) max = fmaxf(max, logits[i]);
+        for (int i = 0; i < V; i++) sum += exp((double)logits[i] - (double)max);
+        want[t] = (float)(log(sum) + (double)max - (double)logits[TOKEN_ID(token[t + 1])]);
     }
     cpu_engine.close(e);
 }

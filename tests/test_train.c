@@ -169,10 +169,10 @@ static Result first_step(const Model *m, const Reference *r, const TrainOptions 
 /* The gradients of wq and wk are 0 but for rounding where every token sees itself alone: what
  * counts as large at least is then the largest of all gradients. */
 static double least(const Reference *r, const Part *p, const Result *all) {
-    double largest = 0;
+    float largest = 0; /* of double, gcc 12 for ARM fails to make vector code (-O3) */
     if (r->T > 1 || !(strstr(p->name, "attn_q") || strstr(p->name, "attn_k"))) return 0;
-    for (size_t i = 0; i < all->n; i++) largest = fmax(largest, fabs((double)all->grad[i]));
-    return largest;
+    for (size_t i = 0; i < all->n; i++) largest = fmaxf(largest, fabsf(all->grad[i]));
+    return (double)largest;
 }
 
 static void check_bits(const char *name, Result got, const Result *want) {
