@@ -1,5 +1,5 @@
-/* attention.c: the cache of keys and values, and softmax(q K^T / sqrt(D)) V over it. Vaswani et al.,
- * arXiv:1706.03762; query heads that share a key/value head: GQA, arXiv:2305.13245:
+/* attention.c: the cache of keys and values, and softmax(q K^T / sqrt(D)) V over it. Vaswani
+ * et al., arXiv:1706.03762; query heads that share a key/value head: GQA, arXiv:2305.13245:
  *
  *   H = 4 query heads, K = 2 kv heads          q0 q1 | q2 q3
  *                                                \ /     \ /
@@ -12,7 +12,7 @@
  *
  *            positions 0 .. 127   128 .. 255   256 ..          The positions are cut into chunks of
  *   query t   [ s s s s s s s ]  [ s s s s ]  [ s s . . ]      128. A chunk alone gives a query its
- *             max, sum, mix      max, sum, mix  ...            largest score, the sum of e^(s - max)
+ *             max, sum, mix      max, sum, mix  ...           largest score, the sum of e^(s - max)
  *                     \              |         /               and the mix, sum e^(s - max) v.
  *                       m = max of both, sums and mixes        Two parts add up after both are
  *                       times e^(max - m), added               multiplied by e^(max - m); mix / sum

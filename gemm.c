@@ -142,28 +142,23 @@ static void pack_job(const Product *p, int job) {
     }
 }
 
-/* c (m, n) = or with `add` += a tile. One that is cut by C's border is summed elsewhere, and its
+/* The tile of C at (i, j) of the block. One that C's border cuts is summed elsewhere, and its
  * elements inside C are taken. */
-void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
-              int m, int n, bool add) {
-    if (m >= tile->rows && n >= tile->cols) {
-        tile->run(kc, a, b, c, stride, add);
-        return;
-    }
-    float whole[14 * 32];
-    tile->run(kc, a, b, whole, (size_t)tile->cols, false);
-    for (int i = 0; i < at_most(m, tile->rows); i++, c += stride)
-        for (int j = 0; j < at_most(n, tile->cols); j++)
-            c[j] = add ? c[j] + whole[i * tile->cols + j] : whole[i * tile->cols + j];
-}
-
-/* The tile of C at (i, j) of the block. */
 static void one_tile(const Product *p, int i, int j) {
     const int rows = p->tile.rows, cols = p->tile.cols;
     const float *a = p->a.panels + (size_t)(i / rows * p->a.slots) * (size_t)p->kc;
     const float *b = p->b.panels + (size_t)(j / cols * p->b.slots) * (size_t)p->kc;
     float *c = p->c + (size_t)(p->a.from + i) * p->stride + (size_t)(p->b.from + j);
-    run_tile(&p->tile, p->kc, a, b, c, p->stride, p->a.count - i, p->b.count - j, p->add);
+    int m = at_most(rows, p->a.count - i), n = at_most(cols, p->b.count - j);
+    if (m == rows && n == cols) {
+        p->tile.run(p->kc, a, b, c, p->stride, p->add);
+        return;
+    }
+    float whole[14 * 32];
+    p->tile.run(p->kc, a, b, whole, (size_t)cols, false);
+    for (int r = 0; r < m; r++, c += p->stride)
+        for (int q = 0; q < n; q++)
+            c[q] = p->add ? c[q] + whole[r * cols + q] : whole[r * cols + q];
 }
 
 static void tile_job(const Product *p, int job) {
@@ -193,7 +188,7 @@ static void block_product(Product *p, bool share) {
     run_jobs(p, tile_job, across * pieces(p->a.count, p->job_rows), share);
 }
 
-bool gemm_has_bf16(void) { return kernels()->bf16_here && kernels()->bf16_here(); }
+bool gemm_has_bf16(void) { return kernels()->bf16.run; }
 
 static void product(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags,
                     bool share) {

@@ -220,7 +220,12 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 4. Float path (cpu/floats.h) */
 
-enum { PANELS_FROM = 12, TOKEN_BLOCK = 504, PIECE = 512 };
+enum {
+    PANELS_FROM = 11,  /* tokens; for fewer, making panels costs more than it saves */
+    TOKEN_BLOCK = 504, /* tokens that are panels at once: a multiple of every level's tile */
+    PIECE = 512,       /* numbers of a row that are expanded at once, a multiple of 256 */
+    BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
+};
 
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
@@ -234,7 +239,7 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 }
 
 /* Few tokens: W is read as it stands, some rows at a time. */
-static void float_few(float *y, const float *x, const Tensor *w, int n) {
+static void float_few(float *y, const float *x, const Tensor *w, int n, bool pairs) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
     float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
@@ -249,7 +254,7 @@ static void float_few(float *y, const float *x, const Tensor *w, int n) {
             j.row_bytes = 4 * cols;
             j.type = T_F32;
         }
-        kernels()->float_dots(&j);
+        (pairs ? kernels()->pair_dots : kernels()->float_dots)(&j);
     }
 }
 
@@ -271,44 +276,101 @@ static void pack_weights(float *panel, const Tile *tile, const Tensor *w, size_t
     }
 }
 
-/* Many tokens: first panels of x, shared by all; then each thread takes tile->cols rows of W at a
- * time, turns them into a panel and multiplies that with all panels of x, chain by chain. */
-static void float_many(float *y, const float *x, const Tensor *w, size_t n) {
-    const Tile *tile = &kernels()->tile;
+/* What is common to all blocks of one product with many tokens. Panels of x: (tiles, lanes, steps,
+ * slots); of W: (BLOCK, lanes, steps, width). */
+typedef struct {
+    const Tile *tile;
+    const Tensor *w;
+    size_t n, tokens; /* tokens, and with those that fill the last tile */
+    size_t steps;     /* of a chain ... */
+    int kc;           /* ... and what tile->run calls them: two k a step if they are pairs */
+    float *x_panels;
+    float *y;
+} Many;
+
+/* Rows [r, r + count) of W: their panels; then sums (tokens, width) chain by chain, into y. */
+static void float_block(const Many *m, size_t r, size_t count, float *panels) {
+    const Tile *tile = m->tile;
+    const size_t rows = (size_t)m->w->rows, width = (size_t)tile->cols, high = (size_t)tile->rows;
+    const size_t lanes = (size_t)tile->lanes, slots = (size_t)tile->slots;
+    const size_t blocks = pieces(count, width), panel = m->steps * lanes * width;
+    float *sums = panels + BLOCK * panel, *expanded = sums + BLOCK * width * m->tokens;
+    for (size_t b = 0; b < blocks; b++)
+        pack_weights(panels + b * panel, tile, m->w, r + b * width, expanded);
+    const size_t bytes = count * row_bytes(m->w->type, (size_t)m->w->cols);
+    const size_t share = bytes / (lanes * (m->tokens / high) * blocks) + 1;
+    uintptr_t next = (uintptr_t)m->w->data + (r / count + (size_t)thread_count()) * bytes;
+    for (size_t l = 0; l < lanes; l++)
+        for (size_t t = 0; t < m->tokens; t += high)
+            for (size_t b = 0; b < blocks; b++, next += share) {
+                const float *x = m->x_panels + (t / high * lanes + l) * m->steps * slots;
+                float *sum = sums + (b * m->tokens + t) * width;
+                for (size_t i = 0; i < share; i += 64) /* what this thread will pack next */
+                    __builtin_prefetch((const void *)(next + i), 0, 2);
+                tile->run(m->kc, x, panels + b * panel + l * m->steps * width, sum, width, l > 0);
+            }
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t t = 0; t < m->n; t++)
+            memcpy(m->y + t * rows + r + b * width, sums + (b * m->tokens + t) * width,
+                   at_most(width, rows - r - b * width) * 4);
+}
+
+/* Many tokens: first panels of x, shared by all; then each thread takes blocks of rows. */
+static void float_many(float *y, const float *x, const Tensor *w, size_t n, bool pairs) {
+    const Tile *tile = pairs ? &kernels()->bf16 : &kernels()->tile;
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, lanes = (size_t)tile->lanes;
     const size_t steps = pieces(cols, lanes), width = (size_t)tile->cols, high = (size_t)tile->rows;
-    const size_t slots = (size_t)tile->slots, x_panel = steps * lanes * slots;
-    const size_t w_panel = steps * lanes * width, own = w_panel + width * PIECE;
-    float *x_panels = scratch(1, pieces(n, high) * x_panel * 4);
+    const size_t tokens = pieces(n, high) * high, slots = (size_t)tile->slots;
+    const size_t own = BLOCK * width * (steps * lanes + tokens) + width * PIECE;
+    size_t block = BLOCK;
+    while (block > 1 && rows < 4 * (size_t)thread_count() * block * width) block /= 2;
     float *memory = scratch(0, (size_t)thread_count() * own * 4);
+    const Many m = { .tile = tile,
+                     .w = w,
+                     .n = n,
+                     .tokens = tokens,
+                     .steps = steps,
+                     .kc = (int)steps * (pairs ? 2 : 1),
+                     .x_panels = scratch(1, tokens / high * steps * lanes * slots * 4),
+                     .y = y };
 #pragma omp parallel
     {
         float *mine = memory + (size_t)thread_number() * own;
 #pragma omp for schedule(static)
         for (size_t t = 0; t < n; t += high)
-            kernels()->float_pack(&(Pack){ x_panels + t / high * x_panel, steps * slots, (int)slots,
+            kernels()->float_pack(&(Pack){ m.x_panels + t / high * steps * lanes * slots,
+                                           steps * slots, (int)slots,
                                            (const uint8_t *)(x + t * cols), 4 * cols, T_F32,
                                            (int)at_most(high, n - t), w->cols });
 #pragma omp for schedule(dynamic)
-        for (size_t r = 0; r < rows; r += width) {
-            pack_weights(mine, tile, w, r, mine + w_panel);
-            for (size_t l = 0; l < lanes; l++)
-                for (size_t t = 0; t < n; t += high)
-                    run_tile(tile, (int)steps, x_panels + t / high * x_panel + l * steps * slots,
-                             mine + l * steps * width, y + t * rows + r, rows, (int)(n - t),
-                             (int)(rows - r), l > 0);
-        }
+        for (size_t r = 0; r < rows; r += block * width)
+            float_block(&m, r, at_most(block * width, rows - r), mine);
     }
 }
 
-static void float_product(float *y, const float *x, const Tensor *w, int n) {
+/* Rows of bfloat16 as rows of pairs, x rounded to pairs: on levels that multiply them as such. */
+static const float *take_pairs(Tensor *w, const float *x, size_t n) {
+    const size_t cols = (size_t)w->cols;
+    uint8_t *rounded = scratch(2, n * cols * 2);
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < n; t++) quantize(rounded + t * cols * 2, x + t * cols, T_BF16, cols);
+    w->type = T_F32;
+    w->cols /= 2;
+    return (const float *)(const void *)rounded;
+}
+
+static void float_product(float *y, const float *x, const Tensor *weights, int n, bool exact) {
+    Tensor w = *weights;
+    const bool pairs =
+        w.type == T_BF16 && w.cols % 2 == 0 && !exact && kernels()->pair_dots != NULL;
+    if (pairs) x = take_pairs(&w, x, (size_t)n);
     if (n < PANELS_FROM) {
-        float_few(y, x, w, n);
+        float_few(y, x, &w, n, pairs);
         return;
     }
-    const size_t all = (size_t)n, cols = (size_t)w->cols, rows = (size_t)w->rows;
+    const size_t all = (size_t)n, cols = (size_t)w.cols, rows = (size_t)w.rows;
     for (size_t t = 0; t < all; t += TOKEN_BLOCK)
-        float_many(y + t * rows, x + t * cols, w, at_most(TOKEN_BLOCK, all - t));
+        float_many(y + t * rows, x + t * cols, &w, at_most(TOKEN_BLOCK, all - t), pairs);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -319,7 +381,7 @@ static void float_product(float *y, const float *x, const Tensor *w, int n) {
 void matmul(float *y, const float *x, const Tensor *w, int n, bool exact) {
     bool int8 = type_info(w->type)->block > 1 && !exact;
     if (!int8)
-        float_product(y, x, w, n);
+        float_product(y, x, w, n, exact);
     else if (n <= FEW || !kernels()->panels.rows)
         int8_few(y, x, w, n);
     else

@@ -77,7 +77,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "bf16"))
             flags = GEMM_BF16;
         else if (!matmul_choose(argv[i]))
-            die_usage("%s: not a level of this CPU, expected plain, avx2 or avx512", argv[i]);
+            die_usage("%s: not a level of this CPU, expected plain, avx2, ..", argv[i]);
     }
     if (flags && !gemm_has_bf16()) die_usage("bf16: not an instruction of this level");
     printf("level %s%s, %d threads\n\n%-10s %6s %6s %6s %10s %10s %7s\n", matmul_level(),

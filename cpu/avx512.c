@@ -98,14 +98,15 @@ INLINE void v_turn(V r[16]) {
 /* ------------------------------------------------------------------------------------------------
  * matmul */
 
+/* A lane holds a pair of bfloat16, of numbers 2k and 2k + 1, and vdpbf16ps adds both products, the
+ * odd one first. It takes subnormal numbers for zero. */
+INLINE V v_pairs(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+#define HAS_PAIRS
+
 enum { DOT_TOKENS = 6 };
 #include "floats.h"      /* float_dots, float_pack */
 #include "int8_avx512.h" /* int8_rows_x86, PANELS_AVX512 */
-
-/* GEMM_BF16: a lane holds a pair of bfloat16, those of steps 2k and 2k + 1 (pair_up), and vdpbf16ps
- * adds both products, the odd one first. It takes subnormal numbers for zero. */
-#include "tile.h" /* TILE */
-INLINE V v_pairs(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+#include "tile.h"        /* TILE */
 
 TILE(avx512, 14, 16, 1, v_fma)
 TILE(bf16, 14, 16, 2, v_pairs)
@@ -119,23 +120,21 @@ static bool avx512_here(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
-static bool bf16_here(void) { return __builtin_cpu_supports("avx512bf16"); }
+static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
-const Kernels kernels_avx512 = { .name = "avx512",
-                                 .here = avx512_here,
-                                 .float_dots = float_dots,
-                                 .float_pack = float_pack,
-                                 .int8_rows = int8_rows_x86,
-                                 .panels = PANELS_AVX512,
-                                 .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 },
-                                 .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 },
-                                 .bf16_here = bf16_here,
-                                 .turn = turn_avx2,
-                                 .copy = copy_avx2,
-                                 .attend = attend,
-                                 .exp_all = exp_all,
-                                 .swiglu = swiglu };
+/* Two levels, because sums of pairs have other roundings: a level's name stands for its results. */
+#define AVX512                                                                                     \
+    .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_x86,                \
+    .panels = PANELS_AVX512, .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 },               \
+    .turn = turn_avx2, .copy = copy_avx2, .attend = attend, .exp_all = exp_all, .swiglu = swiglu
+
+const Kernels kernels_avx512 = { .name = "avx512", .here = avx512_here, AVX512 };
+const Kernels kernels_avx512bf16 = { .name = "avx512bf16",
+                                     .here = bf16_here,
+                                     AVX512,
+                                     .pair_dots = pair_dots,
+                                     .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 } };
 #if defined(__clang__) && !defined(OC_SIMDE)
 #pragma clang attribute pop
 #endif

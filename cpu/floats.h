@@ -11,6 +11,9 @@
  * On the left, W is read once, as it stands; on the right it is first turned into panels (pack),
  * which takes the time of about 10 tokens, and then a number in a register meets 12 others.
  *
+ * Rows of bfloat16 may be taken for rows of half as many numbers of 32 bits, pairs, as x then is,
+ * rounded: everything is as above but the multiply-add, v_pairs, which adds two products.
+ *
  * Before it is included: V, LANES, v_*; DOT_TOKENS (4 DOT_TOKENS sums and some operands are held in
  * registers). Test: tests/test_format.c. */
 #ifndef FLOATS_H
@@ -20,7 +23,7 @@
 
 enum { DOT_ROWS = 4 };
 
-/* LANES numbers of a row from number k on, as float32; `n` of them where less than LANES are left. */
+/* LANES numbers of a row from number k on as float32, or the last n < LANES. */
 INLINE V load_numbers(const uint8_t *row, const uint32_t type, size_t k, int n) {
     const float *f = (const float *)(const void *)row + k;
     if (type == T_F32) return n < LANES ? v_load_part(f, n) : v_load(f);
@@ -37,9 +40,16 @@ INLINE float in_order(V a) {
     return sum;
 }
 
+/* In place of a type: numbers of 32 bits that are pairs of bfloat16, for v_pairs. */
+enum { PAIRS = -1 };
+#ifndef HAS_PAIRS
+#define v_pairs v_fma
+#endif
+
 /* R rows from r0 times T tokens from t0; a step loads R + T vectors for R T multiply-adds. */
 INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatRows *j, int r0,
                      int t0) {
+    const bool pairs = type == (uint32_t)PAIRS;
     const size_t cols = (size_t)j->cols;
     const float *x = j->x + (size_t)t0 * cols;
     const uint8_t *w = j->rows + (size_t)r0 * j->row_bytes;
@@ -50,8 +60,9 @@ INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatR
         UNROLL for (int t = 0; t < T; t++) xt[t] =
             load_numbers((const uint8_t *)(x + (size_t)t * cols), T_F32, k, n);
         UNROLL for (int r = 0; r < R; r++) {
-            V wr = load_numbers(w + (size_t)r * j->row_bytes, type, k, n);
-            UNROLL for (int t = 0; t < T; t++) sum[r][t] = v_fma(xt[t], wr, sum[r][t]);
+            V wr = load_numbers(w + (size_t)r * j->row_bytes, pairs ? T_F32 : type, k, n);
+            UNROLL for (int t = 0; t < T; t++) sum[r][t] =
+                pairs ? v_pairs(xt[t], wr, sum[r][t]) : v_fma(xt[t], wr, sum[r][t]);
         }
     }
     float *y = j->y + (size_t)t0 * j->y_stride + (size_t)r0;
@@ -60,11 +71,11 @@ INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatR
 }
 
 INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r) {
-    int t = 0;
-    for (; t + DOT_TOKENS <= j->n; t += DOT_TOKENS) dot_tile(type, R, DOT_TOKENS, j, r, t);
-    if (j->n - t >= 4 && DOT_TOKENS > 4) dot_tile(type, R, 4, j, r, t), t += 4;
-    if (j->n - t >= 2) dot_tile(type, R, 2, j, r, t), t += 2;
-    if (j->n - t >= 1) dot_tile(type, R, 1, j, r, t);
+    int t = 0, n = j->n;
+    for (; n - t >= DOT_TOKENS && n - t != DOT_TOKENS + 1; t += DOT_TOKENS)
+        dot_tile(type, R, DOT_TOKENS, j, r, t);
+    for (; n - t >= 2; t += 2) dot_tile(type, R, 2, j, r, t);
+    if (n > t) dot_tile(type, R, 1, j, r, t);
 }
 INLINE void dot_typed(const uint32_t type, const FloatRows *j) {
     int r = 0;
@@ -78,6 +89,9 @@ static void float_dots(const FloatRows *j) {
     if (j->type == T_F16) dot_typed(T_F16, j);
     if (j->type == T_BF16) dot_typed(T_BF16, j);
 }
+#ifdef HAS_PAIRS
+static void pair_dots(const FloatRows *j) { dot_typed((uint32_t)PAIRS, j); }
+#endif
 
 /* LANES rows at a time, LANES numbers of each: as vectors, the rows become columns. */
 INLINE void pack_typed(const uint32_t type, const Pack *p) {

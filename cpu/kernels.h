@@ -261,12 +261,12 @@ typedef struct {
     bool (*here)(void); /* does this CPU have it? */
     /* matmul */
     void (*float_dots)(const FloatRows *j);
+    void (*pair_dots)(const FloatRows *j); /* rows and x of pairs of bfloat16; NULL: not here */
     void (*float_pack)(const Pack *p);
     Int8Rows *int8_rows;
     Panels panels;
     /* gemm */
-    Tile tile, bf16;
-    bool (*bf16_here)(void);
+    Tile tile, bf16; /* bf16: of pairs of bfloat16 */
     /* out[k step + l] = row_l[k] for n steps of k: a group whose lanes are rows of memory. `ahead`:
      * bytes from a row to the one that the same lane will hold next. */
     void (*turn)(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
@@ -278,7 +278,8 @@ typedef struct {
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon, kernels_dotprod;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_neon,
+    kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
 Int8Rows int8_rows_plain;
@@ -287,10 +288,6 @@ void turn_plain(float *out, size_t step, const float *const row[GROUP], int n, s
 /* avx2.c, for avx512 too */
 void turn_avx2(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
 void copy_avx2(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
-/* gemm.c */
-void run_tile(const Tile *tile, int kc, const float *a, const float *b, float *c, size_t stride,
-              int m, int n, bool add);
-
 const Kernels *kernels(void); /* the level in use; chosen now if it was not */
 int thread_number(void);      /* of the caller among the threads, from 0 */
 /* Scratch memory that grows and stays: a fresh block per product would be paged in each time. One
