@@ -352,15 +352,11 @@ int sample(Sampler *s, float *logits, int n_vocab) {
  * be the beginning of a stop string is held back until it is decided. */
 
 #ifdef OC_CUDA /* ./runcuda is this program with the engine of runcuda.cu */
-#define ENGINE      cuda_engine
-#define CACHE_TYPES "bf16 or fp8" /* T_F16 and T_Q8_0 stand for them: they are as large */
-static const char *const cache_names[] = { "f32", "bf16", "fp8" };
-enum { BATCH = 4096, PROPOSALS = 15, FIRST_CACHE = 1 };
+#define ENGINE cuda_engine
+enum { BATCH = 4096, PROPOSALS = 15 };
 #else
-#define ENGINE      cpu_engine
-#define CACHE_TYPES "f32, f16 or q8_0"
-static const char *const cache_names[] = { "f32", "f16", "q8_0" };
-enum { BATCH = 256, PROPOSALS = 16, FIRST_CACHE = 0 };
+#define ENGINE cpu_engine
+enum { BATCH = 256, PROPOSALS = 16 };
 #endif
 
 static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */
@@ -438,7 +434,8 @@ typedef struct {
     Tokenizer *tokenizer;
     const EngineBackend *backend;
     Engine *engine;
-    bool greedy; /* the engine finds the likeliest token */
+    bool greedy;            /* the engine finds the likeliest token */
+    const char *cache_name; /* how it keeps keys and values */
     Lora lora;
     Sampler sampler;
     Speculation speculation;
@@ -580,13 +577,33 @@ static int generate(Session *s, float *logits, TextOut *out) {
     return id;
 }
 
-/* How keys and values are kept: --cache, or half precision where the model is no wider. */
-static uint32_t cache_type(const Model *m) {
+/* How keys and values are kept: --cache, or half precision where the model is no wider. The GPU has
+ * other formats of the same sizes. */
+#ifdef OC_CUDA
+#define CACHE_NAMES                                                                                \
+    { "f32", "bf16", "fp8" }
+#define CACHE_HELP "keys and values as bf16 or fp8; f32 with --exact"
+#else
+#define CACHE_NAMES                                                                                \
+    { "f32", "f16", "q8_0" }
+#define CACHE_HELP                                                                                 \
+    "keys and values as f32, f16 or q8_0; else f32 with --exact or an f32 model, or f16"
+#endif
+static uint32_t cache_type(const Model *m, const char **name) {
+    static const char *const names[] = CACHE_NAMES;
     static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
-    if (!opt.cache) return opt.exact || m->weights.wq->type == T_F32 ? T_F32 : T_F16;
-    for (int i = FIRST_CACHE; i < 3; i++)
-        if (!strcmp(opt.cache, cache_names[i])) return types[i];
-    die_usage("--cache: '%s', expected " CACHE_TYPES, opt.cache);
+    int i = opt.exact || m->weights.wq->type == T_F32 ? 0 : 1;
+    for (int j = 0; opt.cache; j++) {
+        if (j == 3)
+            die_usage("--cache: '%s', expected %s, %s or %s", opt.cache, names[0], names[1],
+                      names[2]);
+        if (!strcmp(opt.cache, names[j])) {
+            i = j;
+            break;
+        }
+    }
+    if (name) *name = names[i];
+    return types[i];
 }
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
@@ -602,7 +619,7 @@ static double bytes_per_token(const Model *m, int pos) {
             bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + (double)cache_position_bytes(c, cache_type(m)) * pos;
+    return bytes + (double)cache_position_bytes(c, cache_type(m, NULL)) * pos;
 }
 
 static void print_rates(const Session *s) {
@@ -863,8 +880,7 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0,
-      "keys and values as " CACHE_TYPES "; f32 with --exact and for f32 models, else 16 bits" },
+    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0, CACHE_HELP },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
@@ -950,7 +966,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
-    o.cache = cache_type(m);
+    o.cache = cache_type(m, &s->cache_name);
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
@@ -988,16 +1004,12 @@ static void session_close(Session *s) {
 
 static void print_model(const Session *s) {
     const Config *c = &s->model->config;
-    uint32_t kept = cache_type(s->model);
     if (opt.quiet) return;
     fprintf(stderr,
             "%s: %d layers of %d, vocabulary %d, %s, context %d, cache %s, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
-            type_name(s->model->weights.wq->type), s->n_ctx,
-            cache_names[kept == T_F32   ? 0
-                        : kept == T_F16 ? 1
-                                        : 2],
-            matmul_level(), thread_count());
+            type_name(s->model->weights.wq->type), s->n_ctx, s->cache_name, matmul_level(),
+            thread_count());
     if (s->lora.n)
         fprintf(stderr, "%s: an adapter of %d matrices, rank %d, alpha %g, %g times\n",
                 s->lora.path, s->lora.n, s->lora.max_rank, (double)s->lora.alpha,
