@@ -133,7 +133,7 @@ help: ## print this list
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
 
-test: $(TESTED) ## run every test; a minute and a half
+test: $(TESTED) ## run every test; some minutes
 	$(PYTHON) tests/run_tests.py $(TESTS)
 
 test-%: $(TESTED) ## run one test and show its checks: make test-format
