@@ -19,6 +19,7 @@ PYTHON ?= python3
 CFLAGS ?= -O3 -march=native
 CROSS ?= aarch64-linux-gnu-gcc
 NEON := -O2 -march=armv8-a
+SIMDE := -Og -mavx2 -mfma -mf16c
 ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
@@ -70,7 +71,8 @@ SANITIZED := $(PROGRAMS:%=build/asan/%)
 else
 export OC_BAD_BIN := .
 endif
-TESTED := all $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include cuda.mk
+TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -107,8 +109,16 @@ $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
 build/neon/%: override CC := $(CROSS)
 $(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 
-.PHONY: all neon help deps test test-long asan check format bench bench-gemm bench-attention \
-        bench-matmul bench-train bench-speculate fixtures mutants clean FORCE
+# AVX-512 where there is none: the level compiled for an emulation, the rest as it is.
+build/simde/avx512.o: cpu/avx512.c build/flags
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(SIMDE) -DOC_LIBRARY -DOC_SIMDE -MMD -MP -c -o $@ $<
+build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build/simde/avx512.o,\
+        $(test_parts:%=build/lib/%.o))
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+-include build/simde/avx512.d
+
+.PHONY: all neon help deps test test-long asan check format fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -118,12 +128,12 @@ all: $(PROGRAMS) ## build run, train, tokenizer and convert
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
-	    printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	    printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
 
-test: $(TESTED) ## run every test; a minute and a half
+test: $(TESTED) ## run every test; some minutes
 	$(PYTHON) tests/run_tests.py $(TESTS)
 
 test-%: $(TESTED) ## run one test and show its checks: make test-format
@@ -141,46 +151,12 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
-NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm run)
+NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
 
-build/machine: bench/machine.c build/flags
-	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
-
-bench: all build/machine ## measure decode and prompt speed against the limits of this machine
-	$(PYTHON) bench/bench.py
-
-build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
-	build/bench_gemm
-
-build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
-	build/bench_matmul
-
-build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
-	build/bench_attention
-
-build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
-	$(PYTHON) bench/train.py
-
-build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
-	$(PYTHON) bench/speculate.py
+include bench/bench.mk
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py
@@ -190,4 +166,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS)
+	rm -rf build $(PROGRAMS) runcuda runcuda-emu

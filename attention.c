@@ -1,5 +1,5 @@
-/* attention.c: the cache of keys and values, and softmax(q K^T / sqrt(D)) V over it. Vaswani et al.,
- * arXiv:1706.03762; query heads that share a key/value head: GQA, arXiv:2305.13245:
+/* attention.c: the cache of keys and values, and softmax(q K^T / sqrt(D)) V over it. Vaswani et
+ * al., arXiv:1706.03762; query heads that share a key/value head: GQA, arXiv:2305.13245:
  *
  *   H = 4 query heads, K = 2 kv heads          q0 q1 | q2 q3
  *                                                \ /     \ /
@@ -10,13 +10,12 @@
  * to n queries, so arithmetic is the limit: queries of one head go together, up to QUERIES of them,
  * and a tile of the cache that was expanded to float32 meets them all.
  *
- *            positions 0 .. 127   128 .. 255   256 ..          The positions are cut into chunks of
- *   query t   [ s s s s s s s ]  [ s s s s ]  [ s s . . ]      128. A chunk alone gives a query its
- *             max, sum, mix      max, sum, mix  ...            largest score, the sum of e^(s - max)
- *                     \              |         /               and the mix, sum e^(s - max) v.
- *                       m = max of both, sums and mixes        Two parts add up after both are
- *                       times e^(max - m), added               multiplied by e^(max - m); mix / sum
- *                                                              of all is the result.
+ *   positions   0 .. 127        128 .. 255      256 ..      Positions are cut into chunks of 128.
+ *   scores    [ s s s s s s ] [ s s s s s s ] [ s s . . ]   A chunk alone gives a query its largest
+ *              max, sum, mix   max, sum, mix   ...          score, the sum of e^(s - max), and the
+ *                         \         |         /             mix, the sum of e^(s - max) v. Parts
+ *                  m = the larger max; sums and mixes,      add up after each was multiplied by
+ *                  times e^(max - m), added                 e^(max - m); mix / sum is the result.
  *
  * Chunks of one head are work for several threads, where heads alone are too few.
  *

@@ -395,7 +395,7 @@ OC_API bool read_all(int fd, Buf *b, Error *e) {
     char part[65536];
     struct stat st;
     buf_add(b, "", 0); /* b->data is not NULL, whatever comes */
-    size_t most = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (size_t)1 << 40 : MOST_PIPED;
+    size_t most = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (size_t)1 << 40 : (size_t)MOST_PIPED;
     for (;;) {
         ssize_t n = read(fd, part, sizeof part);
         if (n < 0 && errno == EINTR) continue;

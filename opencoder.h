@@ -613,9 +613,9 @@ size_t utf8_complete(const char *s, size_t n);
 int vocab_train_main(int argc, char **argv);
 int vocab_pack_main(int argc, char **argv);
 
-/* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. */
+/* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. Lora: lora.h. */
 typedef struct Engine Engine;
-typedef struct Lora Lora; /* an adapter: lora.h */
+typedef struct Lora Lora;
 
 /* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
  * positions of a sequence are fed in order, without gaps. want[i]: logits of row i are needed. */
@@ -632,7 +632,8 @@ typedef struct {
     /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
     void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
     void *watch_arg;
-    const Lora *lora; /* NULL: the model as it is. It outlives the engine. */
+    const Lora *lora;   /* NULL: the model as it is. It outlives the engine. */
+    bool quiet, greedy; /* no progress on stderr; only likeliest() reads the logits */
 } EngineOptions;
 
 typedef struct {
@@ -642,9 +643,9 @@ typedef struct {
     /* Forget what follows position pos of sequence seq: rewind, reuse a prompt. */
     void (*cut)(Engine *e, int seq, int pos);
     void (*close)(Engine *e);
+    int (*likeliest)(Engine *e, const float *logits); /* of such a row; -1: not finite; or NULL */
 } EngineBackend;
-
-extern const EngineBackend cpu_engine;
+extern const EngineBackend cpu_engine, cuda_engine;
 
 /* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer; main picks one. A batch is B
  * rows of T + 1 tokens: token t + 1 is the target of position t. Marks of shards.h: NO_LOSS on a
@@ -683,7 +684,6 @@ typedef struct {
     void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);
     void (*close)(Trainer *t);
 } TrainerBackend;
-
 extern const TrainerBackend cpu_trainer;
 
 /* run.c: the next token from V logits, which it changes; see there. */

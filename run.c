@@ -271,7 +271,7 @@ static float *engine_forward(Engine *e, const Batch *b) {
 /* Nothing to undo: attention uses positions 0..pos only, and what follows is written again. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
-const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close };
+const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close, NULL };
 
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
@@ -351,6 +351,14 @@ int sample(Sampler *s, float *logits, int n_vocab) {
  * 5. Text out: bytes of tokens become text on stdout, whole UTF-8 characters at a time. What might
  * be the beginning of a stop string is held back until it is decided. */
 
+#ifdef OC_CUDA /* ./runcuda is this program with the engine of runcuda.cu */
+#define ENGINE cuda_engine
+enum { BATCH = 4096, PROPOSALS = 15 };
+#else
+#define ENGINE cpu_engine
+enum { BATCH = 256, PROPOSALS = 16 };
+#endif
+
 static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */
 
 typedef struct {
@@ -415,17 +423,19 @@ static struct {
     TextList stop;
 } opt = { .mode = "generate",
           .n_new = 256,
-          .batch = 64,
+          .batch = BATCH,
           .seed = -1,
           .top_p = 0.9,
           .repeat_penalty = 1,
-          .speculate = 16 };
+          .speculate = PROPOSALS };
 
 typedef struct {
     Model *model;
     Tokenizer *tokenizer;
     const EngineBackend *backend;
     Engine *engine;
+    bool greedy;            /* the engine finds the likeliest token */
+    const char *cache_name; /* how it keeps keys and values */
     Lora lora;
     Sampler sampler;
     Speculation speculation;
@@ -522,6 +532,15 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
     free(c);
 }
 
+/* The same as check_logits, mask_unused and argmax, where the logits stand. */
+static int likeliest(const Session *s, const float *logits) {
+    int id = s->backend->likeliest(s->engine, logits);
+    if (id < 0)
+        die("%s: a logit at position %d is not finite; damaged weights?", s->model->path,
+            s->pos - 1);
+    return id;
+}
+
 /* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
  * tokens or the end of the context. Text goes to stdout. Returns the last token where the engine
  * has not seen it yet, for whoever goes on from there, or -1. */
@@ -539,10 +558,9 @@ static int generate(Session *s, float *logits, TextOut *out) {
         size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
         if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
-        check_logits(s, logits);
-        mask_unused(s, logits);
+        if (!s->greedy) check_logits(s, logits), mask_unused(s, logits);
         if (before) memcpy(before, logits, n_vocab * sizeof *before);
-        int next = sample(&s->sampler, logits, (int)n_vocab);
+        int next = s->greedy ? likeliest(s, logits) : sample(&s->sampler, logits, (int)n_vocab);
         if (is_stop(v, next)) break;
         id = next;
         s->n_generated++;
@@ -559,13 +577,33 @@ static int generate(Session *s, float *logits, TextOut *out) {
     return id;
 }
 
-/* How keys and values are kept: --cache, or half precision where the model is no wider. */
-static uint32_t cache_type(const Model *m) {
+/* How keys and values are kept: --cache, or half precision where the model is no wider. The GPU has
+ * other formats of the same sizes. */
+#ifdef OC_CUDA
+#define CACHE_NAMES                                                                                \
+    { "f32", "bf16", "fp8" }
+#define CACHE_HELP "keys and values as bf16 or fp8; f32 with --exact"
+#else
+#define CACHE_NAMES                                                                                \
+    { "f32", "f16", "q8_0" }
+#define CACHE_HELP                                                                                 \
+    "keys and values as f32, f16 or q8_0; else f32 with --exact or an f32 model, or f16"
+#endif
+static uint32_t cache_type(const Model *m, const char **name) {
+    static const char *const names[] = CACHE_NAMES;
     static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
-    if (!opt.cache) return opt.exact || m->weights.wq->type == T_F32 ? T_F32 : T_F16;
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(opt.cache, type_name(types[i]))) return types[i];
-    die_usage("--cache: '%s', expected f32, f16 or q8_0", opt.cache);
+    int i = opt.exact || m->weights.wq->type == T_F32 ? 0 : 1;
+    for (int j = 0; opt.cache; j++) {
+        if (j == 3)
+            die_usage("--cache: '%s', expected %s, %s or %s", opt.cache, names[0], names[1],
+                      names[2]);
+        if (!strcmp(opt.cache, names[j])) {
+            i = j;
+            break;
+        }
+    }
+    if (name) *name = names[i];
+    return types[i];
 }
 
 /* Weights read for one more token, in bytes: everything but the embedding, of which one row is
@@ -581,7 +619,7 @@ static double bytes_per_token(const Model *m, int pos) {
             bytes += (double)tensor_bytes(gguf_tensor(&m->gguf, specs[i].name));
     }
     free(specs);
-    return bytes + (double)cache_position_bytes(c, cache_type(m)) * pos;
+    return bytes + (double)cache_position_bytes(c, cache_type(m, NULL)) * pos;
 }
 
 static void print_rates(const Session *s) {
@@ -842,8 +880,7 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0,
-      "keys and values as f32, f16 or q8_0; f32 with --exact and for f32 models, else f16" },
+    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0, CACHE_HELP },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },
@@ -929,11 +966,15 @@ static void session_open(Session *s, Model *m, Dump *dump) {
                   m->config.max_ctx);
     s->n_batch = opt.batch < s->n_ctx ? (int)opt.batch : s->n_ctx;
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
-    o.cache = cache_type(m);
+    o.cache = cache_type(m, &s->cache_name);
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
-    s->backend = &cpu_engine;
+    s->backend = &ENGINE;
+    s->greedy = s->backend->likeliest && opt.temperature == 0 && opt.repeat_penalty == 1 &&
+                !opt.logprobs && !opt.perplexity && !opt.dump;
+    o.greedy = s->greedy;
+    o.quiet = opt.quiet;
     s->engine = s->backend->open(m, &o);
     spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
     s->speculation.most = (int)opt.speculate;
@@ -967,8 +1008,8 @@ static void print_model(const Session *s) {
     fprintf(stderr,
             "%s: %d layers of %d, vocabulary %d, %s, context %d, cache %s, %s, %d threads\n",
             s->model->path, c->n_layers, c->dim, c->vocab_size,
-            type_name(s->model->weights.wq->type), s->n_ctx, type_name(cache_type(s->model)),
-            matmul_level(), thread_count());
+            type_name(s->model->weights.wq->type), s->n_ctx, s->cache_name, matmul_level(),
+            thread_count());
     if (s->lora.n)
         fprintf(stderr, "%s: an adapter of %d matrices, rank %d, alpha %g, %g times\n",
                 s->lora.path, s->lora.n, s->lora.max_rank, (double)s->lora.alpha,

@@ -89,7 +89,7 @@ INLINE void v_turn(V r[8]) {
 
 enum { DOT_TOKENS = 3 };
 #include "floats.h"    /* float_dots, float_pack */
-#include "int8_avx2.h" /* int8_rows_avx2, PANELS_AVX2 */
+#include "int8_avx2.h" /* int8_rows_x86, PANELS_AVX2 */
 
 /* ------------------------------------------------------------------------------------------------
  * attention, gemm */
@@ -134,7 +134,7 @@ const Kernels kernels_avx2 = { .name = "avx2",
                                .here = avx2_here,
                                .float_dots = float_dots,
                                .float_pack = float_pack,
-                               .int8_rows = int8_rows_avx2,
+                               .int8_rows = int8_rows_x86,
                                .panels = PANELS_AVX2,
                                .tile = { 6, 16, tile_avx2, 8, 8, chains_avx2 },
                                .turn = turn_avx2,

@@ -3,6 +3,9 @@
  * type out of each body. */
 #include "kernels.h"
 #if defined(__x86_64__) && defined(__GNUC__)
+#ifdef OC_SIMDE /* tests/test_avx512.py */
+#include "../tests/emulate_avx512.h"
+#else
 #ifdef __clang__
 #pragma clang attribute push(                                                                      \
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma"))),  \
@@ -11,6 +14,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma")
 #endif
 #include <immintrin.h> /* _mm512_* */
+#endif
 
 /* ------------------------------------------------------------------------------------------------
  * The vocabulary of kernels.h */
@@ -98,26 +102,32 @@ INLINE void v_turn(V r[16]) {
  * odd one first. It takes subnormal numbers for zero. */
 INLINE V v_pairs(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 #define HAS_PAIRS
-enum { DOT_TOKENS = 6 };
-#include "floats.h" /* float_dots, float_pack */
 
-#include "tile.h" /* TILE */
+enum { DOT_TOKENS = 6 };
+#include "floats.h"      /* float_dots, float_pack */
+#include "int8_avx512.h" /* int8_rows_x86, PANELS_AVX512 */
+#include "tile.h"        /* TILE */
 
 TILE(avx512, 14, 16, 1, v_fma)
 TILE(bf16, 14, 16, 2, v_pairs)
 
+#ifdef OC_SIMDE
+static bool avx512_here(void) { return true; }
+static bool bf16_here(void) { return true; }
+#else
 static bool avx512_here(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
 static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("avx512bf16"); }
+#endif
 
 /* Two levels, because sums of pairs have other roundings: a level's name stands for its results. */
 #define AVX512                                                                                     \
-    .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_plain,              \
-    .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 }, .turn = turn_avx2, .copy = copy_avx2,  \
-    .attend = attend, .exp_all = exp_all, .swiglu = swiglu
+    .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_x86,                \
+    .panels = PANELS_AVX512, .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 },               \
+    .turn = turn_avx2, .copy = copy_avx2, .attend = attend, .exp_all = exp_all, .swiglu = swiglu
 
 const Kernels kernels_avx512 = { .name = "avx512", .here = avx512_here, AVX512 };
 const Kernels kernels_avx512bf16 = { .name = "avx512bf16",
@@ -125,7 +135,7 @@ const Kernels kernels_avx512bf16 = { .name = "avx512bf16",
                                      AVX512,
                                      .pair_dots = pair_dots,
                                      .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 } };
-#ifdef __clang__
+#if defined(__clang__) && !defined(OC_SIMDE)
 #pragma clang attribute pop
 #endif
 #endif

@@ -1,246 +1,20 @@
-/* int8_avx2.h: products of whole numbers with vectors of 32 bytes (kernels.h, section 3).
- *
- * Two instructions do the work. vpmaddubsw multiplies 32 unsigned bytes by 32 signed ones and adds
- * neighbours in 16 bits, vpmaddwd 16 words by 16 words in 32 bits. The first is twice as wide, but
- * its sums must stay within 16 bits, which they do for codes of at most 5 bits:
- *
- *     type               codes as                 most that 16 bits must hold
- *     q4_0 q4_1 q4_k     bytes 0..15              15 127 16 = 30480, half a block
- *     q5_0 q5_1 q5_k     bytes 0..31              31 127 8 = 31496, a quarter
- *     q8_0 iq4_nl        |w| bytes, x sign(w)     128 127 2 = 32512, one pair
- *     q6_k               bytes 0..63, less 32     63 127 2 = 16002, one pair
- *
- * In panels, where one number of x meets 8 rows, a sign cannot be moved to x: there the last two
- * rows are words, s (q - 32) or w. Test: tests/test_format.c. Measure: make bench-matmul. */
-
-/* Bytes to fetch ahead of their use: the hardware's own prefetch stops at each page. */
-enum { AHEAD_INT8 = 4096 };
+/* int8_avx2.h: products of whole numbers without VNNI; int8_x86.h says which codes can be bytes. In
+ * panels, where one number of x meets 8 rows, a sign cannot be moved to x: there the codes of q8_0,
+ * iq4_nl and q6_k are words, w or s (q - 32). Test: tests/test_int8.c. */
+#define VNNI 0
+#include "int8_x86.h" /* Codes, unpack_x86, int8_rows_x86 */
 
 /* Says that v is a register from here on. Else gcc reads weights again for each token, and, because
  * the order of integers does not matter, makes all products first and adds them from memory. */
 #define PIN(v) __asm__("" : "+x"(v))
 
+/* Panels, for prompts: tiles of 16 rows (two vectors of 8) x 4 tokens. */
+
+enum { PANEL_ROWS = 16, PANEL_TOKENS = 4 };
+
 static inline bool words_avx2(uint32_t type) {
     return type == T_Q8_0 || type == T_IQ4_NL || type == T_Q6_K;
 }
-
-/* ------------------------------------------------------------------------------------------------
- * 1. A superblock comes apart */
-
-/* code: eight blocks of 32 bytes in order; q6_k: scale holds the 8 words s of first halves and, in
- * its high half, the 8 of second halves; natural: the same 16 bytes as they are stored. */
-typedef struct {
-    __m256i code[8], scale;
-    __m128i natural;
-    __m256 d, m;
-} Codes;
-
-/* Eight halves, `step` bytes apart. */
-INLINE __m256 eight_halves(const uint8_t *p, const size_t step) {
-    return _mm256_cvtph_ps(_mm_setr_epi16((short)load16(p), (short)load16(p + step),
-                                          (short)load16(p + 2 * step), (short)load16(p + 3 * step),
-                                          (short)load16(p + 4 * step), (short)load16(p + 5 * step),
-                                          (short)load16(p + 6 * step),
-                                          (short)load16(p + 7 * step)));
-}
-
-INLINE __m256i load_avx2(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
-
-INLINE uint32_t load32(const uint8_t *p) {
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-
-/* 16 in every byte whose bit of the 32 is set. */
-INLINE __m256i fifth_bits(uint32_t bits) {
-    const __m256i byte =
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    __m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int)bits), byte);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit), _mm256_set1_epi8(16));
-}
-
-INLINE void unpack_32_avx2(Codes *c, const uint8_t *p, const uint32_t type) {
-    const bool with_min = has_min(type), five = type == T_Q5_0 || type == T_Q5_1;
-    const size_t bytes = type == T_Q8_0 ? 34 : (size_t)(18 + 2 * with_min + 4 * five);
-    const __m256i low_high = _mm256_setr_epi64x(0, 0, 4, 4), nibble = _mm256_set1_epi8(15);
-    const __m256i level =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)iq4_nl_level));
-    c->d = eight_halves(p, bytes);
-    if (with_min) c->m = eight_halves(p + 2, bytes);
-    UNROLL for (int j = 0; j < 8; j++) {
-        const uint8_t *b = p + (size_t)j * bytes + (with_min ? 4 : 2);
-        if (type == T_Q8_0) {
-            c->code[j] = load_avx2(b);
-            continue;
-        }
-        __m256i v =
-            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(b + (five ? 4 : 0))));
-        v = _mm256_and_si256(_mm256_srlv_epi64(v, low_high), nibble);
-        if (five) v = _mm256_or_si256(v, fifth_bits(load32(b)));
-        c->code[j] = type == T_IQ4_NL ? _mm256_shuffle_epi8(level, v) : v;
-    }
-}
-
-/* q4_k, q5_k: the 12 bytes of 6-bit numbers (quants.c: k_scale_min), four at a time. */
-INLINE void unpack_k45_avx2(Codes *c, const uint8_t *p, const bool five) {
-    uint32_t a = load32(p + 4), b = load32(p + 8), e = load32(p + 12), low6 = 0x3f3f3f3f;
-    uint32_t s = (e & 0x0f0f0f0f) | (a >> 2 & 0x30303030);
-    uint32_t t = (e >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
-    __m256i scale = _mm256_cvtepu8_epi32(_mm_setr_epi32((int)(a & low6), (int)s, 0, 0));
-    __m256i min = _mm256_cvtepu8_epi32(_mm_setr_epi32((int)(b & low6), (int)t, 0, 0));
-    c->d = _mm256_mul_ps(_mm256_set1_ps(load_half(p)), _mm256_cvtepi32_ps(scale));
-    c->m = _mm256_mul_ps(_mm256_set1_ps(-load_half(p + 2)), _mm256_cvtepi32_ps(min));
-    const __m256i nibble = _mm256_set1_epi8(15), bit = _mm256_set1_epi8(16);
-    const __m256i fifth = load_avx2(p + 16);
-    const uint8_t *q = p + (five ? 48 : 16);
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m256i v = load_avx2(q + 32 * (j / 2));
-        v = _mm256_and_si256(j & 1 ? _mm256_srli_epi16(v, 4) : v, nibble);
-        __m256i up = j < 4 ? _mm256_slli_epi16(fifth, 4 - j) : _mm256_srli_epi16(fifth, j - 4);
-        c->code[j] = five ? _mm256_or_si256(v, _mm256_and_si256(up, bit)) : v;
-    }
-}
-
-INLINE void unpack_k6_avx2(Codes *c, const uint8_t *p) {
-    const __m128i halves = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    const __m256i nibble = _mm256_set1_epi8(15), two = _mm256_set1_epi8(0x30);
-    c->d = _mm256_set1_ps(load_half(p + 208));
-    c->natural = _mm_loadu_si128((const __m128i *)(p + 192));
-    c->scale = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(c->natural, halves));
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m256i low = load_avx2(p + 64 * (j / 4) + 32 * (j & 1));
-        __m256i high = load_avx2(p + 128 + 32 * (j / 4));
-        low = _mm256_and_si256(j & 2 ? _mm256_srli_epi16(low, 4) : low, nibble);
-        high = j % 4 == 3 ? _mm256_srli_epi16(high, 2) : _mm256_slli_epi16(high, 4 - 2 * (j % 4));
-        c->code[j] = _mm256_or_si256(low, _mm256_and_si256(high, two));
-    }
-}
-
-INLINE void unpack_avx2(Codes *c, const uint8_t *p, const uint32_t type) {
-    if (type == T_Q4_K || type == T_Q5_K)
-        unpack_k45_avx2(c, p, type == T_Q5_K);
-    else if (type == T_Q6_K)
-        unpack_k6_avx2(c, p);
-    else
-        unpack_32_avx2(c, p, type);
-}
-
-/* Block j's word of `scale`, in all words of the half that it belongs to. */
-INLINE __m256i spread_scale(__m256i scale, const int j) {
-    return _mm256_shuffle_epi8(scale, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
-}
-
-/* Sizes of a superblock's memory: K types one block, the others eight. */
-INLINE size_t super_bytes(const uint32_t type) { return row_bytes(type, SUPER); }
-
-/* ------------------------------------------------------------------------------------------------
- * 2. Rows as stored, for one token or a few: eight blocks become a vector of eight dot products */
-
-/* Two vectors become one of their sums: in each half of 128 bits the quarters of a (or pairs of
- * quarters) added up, then those of b. vphaddd does the same in twice the time. */
-INLINE __m256i merge(__m256i a, __m256i b, const bool words) {
-    __m256i low = _mm256_unpacklo_epi64(a, b), high = _mm256_unpackhi_epi64(a, b);
-    return words ? _mm256_add_epi16(low, high) : _mm256_add_epi32(low, high);
-}
-INLINE __m256i merge_pairs(__m256i ab, __m256i cd, const bool words) {
-    __m256 a = _mm256_castsi256_ps(ab), c = _mm256_castsi256_ps(cd);
-    __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0x88));
-    __m256i odd = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
-    return words ? _mm256_add_epi16(even, odd) : _mm256_add_epi32(even, odd);
-}
-
-/* Lane j of the result is the sum of v[j], 8 numbers of 32 bits or 16 words; of words, 8 are added
- * up in 16 bits, then two such sums in 32. */
-INLINE __m256i sum_each(const __m256i v[8], const bool words) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i a = merge_pairs(merge(v[0], v[1], words), merge(v[2], v[3], words), words);
-    __m256i b = merge_pairs(merge(v[4], v[5], words), merge(v[6], v[7], words), words);
-    if (words) a = _mm256_madd_epi16(a, ones), b = _mm256_madd_epi16(b, ones);
-    return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xf0), _mm256_permute2x128_si256(a, b, 0x21));
-}
-
-/* The integer products of eight blocks with x: q of 256 numbers and the 16 sums of its halves. */
-INLINE __m256i dots_avx2(const Codes *c, const int8_t *q, const int16_t *half,
-                         const uint32_t type) {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i v[8];
-    UNROLL for (int j = 0; j < 8; j++) {
-        __m256i x = load_avx2(q + 32 * j), code = c->code[j];
-        if (type == T_Q8_0 || type == T_IQ4_NL) {
-            v[j] = _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(x, code));
-            v[j] = _mm256_madd_epi16(v[j], ones);
-        } else {
-            v[j] = _mm256_maddubs_epi16(code, x);
-        }
-        if (type == T_Q6_K) v[j] = _mm256_madd_epi16(v[j], spread_scale(c->scale, j));
-    }
-    if (type == T_Q8_0 || type == T_IQ4_NL) return sum_each(v, false);
-    if (type == T_Q6_K) {
-        __m256i less = _mm256_madd_epi16(_mm256_cvtepi8_epi16(c->natural), load_avx2(half));
-        return _mm256_sub_epi32(sum_each(v, false), _mm256_slli_epi32(less, 5));
-    }
-    __m256i sum = sum_each(v, true);
-    if (type != T_Q4_0 && type != T_Q5_0) return sum;
-    const __m256i offset = _mm256_set1_epi16(type == T_Q4_0 ? 8 : 16);
-    return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_avx2(half), offset));
-}
-
-enum { BUNCH_AVX2 = 8 };
-
-/* One row and n tokens from t0 on. */
-INLINE void row_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t *row, int cols,
-                     int t0, const int n, const uint32_t type) {
-    const size_t bytes = super_bytes(type);
-    __m256 acc[BUNCH_AVX2];
-    uint8_t end[SUPER / 32 * 34] = { 0 }; /* the last superblock, where it is not whole */
-    for (int t = 0; t < n; t++) acc[t] = _mm256_setzero_ps();
-    for (size_t k = 0; k < (size_t)cols; k += SUPER, row += bytes) {
-        Codes c;
-        const uint8_t *p = row;
-        if ((size_t)cols - k < SUPER) {
-            memcpy(end, row, row_bytes(type, (size_t)cols - k));
-            p = end;
-        }
-        for (size_t b = 0; b < bytes; b += 64)
-            _mm_prefetch((const char *)row + b + AHEAD_INT8, _MM_HINT_T0);
-        unpack_avx2(&c, p, type);
-        for (int t = 0; t < n; t++) {
-            size_t at = (size_t)(t0 + t) * x->padded + k;
-            __m256i dot = dots_avx2(&c, x->q + at, x->half + at / 16, type);
-            __m256 d = _mm256_mul_ps(c.d, _mm256_loadu_ps(x->d + at / 32));
-            acc[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, acc[t]);
-            if (has_min(type))
-                acc[t] = _mm256_fmadd_ps(c.m, _mm256_loadu_ps(x->s + at / 32), acc[t]);
-        }
-    }
-    for (int t = 0; t < n; t++) y[(size_t)(t0 + t) * y_stride] = v_fold(acc[t]);
-}
-
-INLINE void rows_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, int rows,
-                      int cols, const uint32_t type) {
-    size_t bytes = row_bytes(type, (size_t)cols);
-    for (int r = 0; r < rows; r++, w += bytes)
-        if (x->n == 1)
-            row_avx2(y + r, y_stride, x, w, cols, 0, 1, type);
-        else
-            for (int t = 0; t < x->n; t += BUNCH_AVX2)
-                row_avx2(y + r, y_stride, x, w, cols, t,
-                         x->n - t < BUNCH_AVX2 ? x->n - t : BUNCH_AVX2, type);
-}
-
-static void int8_rows_avx2(float *y, size_t y_stride, const Rounded *x, const uint8_t *w,
-                           uint32_t type, int rows, int cols) {
-#define ROWS_OF(TYPE) rows_avx2(y, y_stride, x, w, rows, cols, TYPE)
-    FOR_TYPE(type, ROWS_OF)
-#undef ROWS_OF
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 3. Panels, for prompts: tiles of 16 rows (two vectors of 8) x 4 tokens */
-
-enum { PANEL_ROWS = 16, PANEL_TOKENS = 4 };
 
 /* 8 x 8 dwords: out[l] = dword l of every vector of v. */
 INLINE void turn_dwords(__m256i out[8], const __m256i v[8]) {
@@ -284,7 +58,7 @@ INLINE void unpack_eight(Eight *e, const uint8_t *const row[8], size_t size, con
         Codes c;
         const uint8_t *p = row[r];
         if (size < super_bytes(type)) p = size ? memcpy(end, row[r], size) : end;
-        unpack_avx2(&c, p, type);
+        unpack_x86(&c, p, type);
         _mm256_storeu_ps(d, c.d);
         if (has_min(type)) _mm256_storeu_ps(m, c.m);
         UNROLL for (int j = 0; j < 8; j++) {
@@ -363,7 +137,7 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
         dot[0][t] = dot[1][t] = start;
     }
     UNROLL for (size_t s = 0; s < steps; s++, w += 4 * PANEL_ROWS) {
-        __m256i w0 = load_avx2(w), w1 = load_avx2(w + 32);
+        __m256i w0 = load_32(w), w1 = load_32(w + 32);
         PIN(w0);
         PIN(w1);
         UNROLL for (int t = 0; t < PANEL_TOKENS; t++, x += 4) {

@@ -9,6 +9,9 @@ BIN = os.path.join(ROOT, os.environ.get("OC_BIN", "."))  # where run, tokenizer 
 TESTS = os.path.join(ROOT, os.environ.get("OC_TESTS", "build/tests"))  # where the C tests are
 SCRATCH = os.path.join(ROOT, "build", "scratch")  # what a test writes goes here
 
+# C tests that go through every level of the CPU; OC_SMALL makes them small, for emulators.
+LEVEL_TESTS = ["test_format", "test_int8", "test_gemm", "test_attention"]
+
 failed = 0
 
 

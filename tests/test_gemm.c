@@ -346,7 +346,8 @@ int main(void) {
             test_not_finite(level[i], flags);
         }
         test_together(level[i]);
-        if (!small_tests()) test_all_stored();
+        if (small_tests()) continue; /* an emulator's peak takes it seconds */
+        test_all_stored();
         CHECK(matmul_peak(false) > 0 && matmul_peak(true) > 0);
     }
     test_levels();

@@ -7,10 +7,9 @@ import os
 import platform
 import shutil
 
-from check import SCRATCH, check, check_equal, end, program, relay, skip, start
+from check import LEVEL_TESTS, SCRATCH, check, check_equal, end, program, relay, skip, start
 
 COMPILER, QEMU, LIBRARIES = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
-TESTS = ["test_format", "test_int8", "test_gemm"]
 BEST = {"max": "dotprod", "cortex-a72": "neon"}  # CPU: the level that is chosen there
 
 
@@ -44,7 +43,7 @@ def main():
             return skip("neon", f"{needed} is not installed")
     if not build():
         return
-    for name in TESTS:
+    for name in LEVEL_TESTS:
         relay(f"max {name}", emulate("max", f"tests/{name}"))
     relay("cortex-a72 test_int8", emulate("cortex-a72", "tests/test_int8"))
     os.makedirs(SCRATCH, exist_ok=True)

@@ -1,0 +1,104 @@
+/* emulate_avx512.h: AVX-512 as SIMDe (libsimde-dev) computes it on a CPU that has AVX2 and FMA, and
+ * what its version 0.7.4 lacks. cpu/avx512.c includes this in the place of immintrin.h when
+ * tests/test_avx512.py compiles it. */
+#ifndef EMULATE_AVX512_H
+#define EMULATE_AVX512_H
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+
+/* A vector of 512 bits as what it consists of. */
+typedef union {
+    __m512 f;
+    __m512i i;
+    __m256 half[2];
+    __m256i half_i[2];
+    float lane[16];
+} Parts;
+
+#undef _mm512_fmadd_ps
+#define _mm512_fmadd_ps(a, b, c) emulate_fmadd(a, b, c)
+static inline __m512 emulate_fmadd(__m512 a, __m512 b, __m512 c) {
+    Parts p = { .f = a }, q = { .f = b }, r = { .f = c };
+    for (int h = 0; h < 2; h++) r.half[h] = _mm256_fmadd_ps(p.half[h], q.half[h], r.half[h]);
+    return r.f;
+}
+#undef _mm512_maskz_loadu_ps
+#define _mm512_maskz_loadu_ps(mask, p) emulate_load(mask, p)
+static inline __m512 emulate_load(__mmask16 mask, const float *p) {
+    Parts r = { .lane = { 0 } };
+    for (int l = 0; l < 16; l++)
+        if (mask >> l & 1) r.lane[l] = p[l];
+    return r.f;
+}
+#undef _mm512_mask_storeu_ps
+#define _mm512_mask_storeu_ps(p, mask, a) emulate_store(p, mask, a)
+static inline void emulate_store(float *p, __mmask16 mask, __m512 a) {
+    Parts r = { .f = a };
+    for (int l = 0; l < 16; l++)
+        if (mask >> l & 1) p[l] = r.lane[l];
+}
+#undef _mm256_maskz_loadu_epi16
+#define _mm256_maskz_loadu_epi16(mask, p) emulate_load_16(mask, p)
+static inline __m256i emulate_load_16(__mmask16 mask, const uint8_t *p) {
+    uint16_t lane[16] = { 0 };
+    for (int l = 0; l < 16; l++)
+        if (mask >> l & 1) memcpy(lane + l, p + 2 * l, 2);
+    return _mm256_loadu_si256((const __m256i *)(const void *)lane);
+}
+#undef _mm512_extractf32x8_ps
+#define _mm512_extractf32x8_ps(a, h) emulate_half(a, h)
+static inline __m256 emulate_half(__m512 a, int h) { return ((Parts){ .f = a }).half[h]; }
+
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps(h) emulate_cvtph(h)
+static inline __m512 emulate_cvtph(__m256i h) {
+    Parts r;
+    r.half[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
+    r.half[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
+    return r.f;
+}
+#undef _mm512_cvtepu16_epi32
+#define _mm512_cvtepu16_epi32(h) emulate_cvtepu16(h)
+static inline __m512i emulate_cvtepu16(__m256i h) {
+    Parts r;
+    r.half_i[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(h));
+    r.half_i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(h, 1));
+    return r.i;
+}
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32(b) emulate_cvtepi8(b)
+static inline __m512i emulate_cvtepi8(__m128i b) {
+    Parts r;
+    r.half_i[0] = _mm256_cvtepi8_epi32(b);
+    r.half_i[1] = _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8));
+    return r.i;
+}
+#undef _mm512_cvtps_epi32
+#define _mm512_cvtps_epi32(a) emulate_cvtps(a)
+static inline __m512i emulate_cvtps(__m512 a) {
+    Parts r = { .f = a };
+    for (int h = 0; h < 2; h++) r.half_i[h] = _mm256_cvtps_epi32(r.half[h]);
+    return r.i;
+}
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(a) emulate_cvtepi32(a)
+static inline __m512 emulate_cvtepi32(__m512i a) {
+    Parts r = { .i = a };
+    for (int h = 0; h < 2; h++) r.half[h] = _mm256_cvtepi32_ps(r.half_i[h]);
+    return r.f;
+}
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4(a, b, order) emulate_quarters(a, b, order)
+static inline __m512 emulate_quarters(__m512 a, __m512 b, int order) {
+    Parts p = { .f = a }, q = { .f = b }, r;
+    for (int l = 0; l < 16; l++) {
+        int quarter = order >> (l / 4 * 2) & 3;
+        r.lane[l] = (l < 8 ? &p : &q)->lane[quarter * 4 + l % 4];
+    }
+    return r.f;
+}
+
+#endif
