@@ -236,6 +236,8 @@ MUTANTS = [
      "r < rows / DEAL * DEAL; r += DEAL)", "test_format"),
     ("many tokens: the last rows are left out", "matmul.c", "r < rows; r += block * width)",
      "r + width < rows; r += block * width)", "test_format"),
+    ("many tokens: every block has the first tokens", "matmul.c",
+     "float_many(y + t * rows, x + t * cols,", "float_many(y + t * rows, x,", "test_format"),
     ("many tokens: the last chain alone counts", "matmul.c", "l > 0);",
      "l > 0 && l + 1 < lanes);", "test_format"),
     ("many tokens: a panel ends before its last step", "matmul.c", "tile->run(m->kc, x,",
