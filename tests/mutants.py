@@ -235,7 +235,7 @@ MUTANTS = [
     ("few tokens: the last rows are left out", "matmul.c", "r < rows; r += DEAL)",
      "r < rows / DEAL * DEAL; r += DEAL)", "test_format"),
     ("many tokens: the last rows are left out", "matmul.c", "r < rows; r += block * width)",
-     "r + width < rows; r += block * width)", "test_format"),
+     "r < rows / width * width; r += block * width)", "test_format"),
     ("many tokens: every block has the first tokens", "matmul.c",
      "float_many(y + t * rows, x + t * cols,", "float_many(y + t * rows, x,", "test_format"),
     ("many tokens: the last chain alone counts", "matmul.c", "l > 0);",
