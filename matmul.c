@@ -227,7 +227,7 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 
 enum {
     PANELS_FROM = 11,  /* tokens; for fewer, making panels costs more than it saves */
-    TOKEN_BLOCK = 504, /* tokens that are panels at once: a multiple of every level's tile */
+    TOKEN_BLOCK = 252, /* tokens that are panels at once, at most; 2 MB for 2240 columns */
     PIECE = 512,       /* numbers of a row that are expanded at once, a multiple of 256 */
     BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
 };
@@ -374,8 +374,9 @@ static void float_product(float *y, const float *x, const Tensor *weights, int n
         return;
     }
     const size_t all = (size_t)n, cols = (size_t)w.cols, rows = (size_t)w.rows;
-    for (size_t t = 0; t < all; t += TOKEN_BLOCK)
-        float_many(y + t * rows, x + t * cols, &w, at_most(TOKEN_BLOCK, all - t), pairs);
+    const size_t block = pieces(all, pieces(all, TOKEN_BLOCK)); /* equal ones */
+    for (size_t t = 0; t < all; t += block)
+        float_many(y + t * rows, x + t * cols, &w, at_most(block, all - t), pairs);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -527,7 +527,7 @@ static void plain_matmul(float *want, const float *x, const Tensor *w, int n) {
 /* One shape at the chosen level. tol is for the path that may round x; the exact one has 2e-6. */
 static void test_product(const Gguf *blocks, uint32_t type, int rows, int cols, double tol) {
     enum { MOST = 64 };
-    static const int batch[] = { 1, 2, 3, 5, 8, 17, MOST }, threads[] = { 1, 2, 3, 7 };
+    static const int batch[] = { 1, 2, 3, 4, 7, 10, 11, 17, MOST }, threads[] = { 1, 2, 3, 7 };
     const size_t n_threads = small_tests() ? 1 : COUNT(threads);
     Tensor w = random_matrix(blocks, type, rows, cols);
     size_t n = (size_t)MOST * (size_t)rows;
@@ -559,7 +559,27 @@ static void test_product(const Gguf *blocks, uint32_t type, int rows, int cols, 
     free(y);
 }
 
+/* More tokens than the float path takes at once are those tokens one by one. */
+static void test_many_tokens(uint32_t type) {
+    enum { N = 523, ROWS = 37, COLS = 91 };
+    Tensor w = random_matrix(NULL, type, ROWS, COLS);
+    float *x = random_floats((size_t)N * COLS, 1), *once = xcalloc((size_t)N * ROWS, 4, "y");
+    float *y = xcalloc((size_t)N * ROWS, 4, "y");
+    for (size_t t = 0; t < N; t++) matmul(once + t * ROWS, x + t * COLS, &w, 1, false);
+    for (int n = 251; n <= N; n += n == 253 ? N - n : 1) {
+        memset(y, 0xff, (size_t)N * ROWS * 4);
+        matmul(y, x, &w, n, false);
+        check(!memcmp(y, once, (size_t)n * ROWS * 4), "not bit-equal", "matmul %s %s: %d tokens",
+              matmul_level(), type_name(type), n);
+    }
+    free((void *)(uintptr_t)w.data);
+    free(x);
+    free(once);
+    free(y);
+}
+
 static void test_matmul(const Gguf *blocks) {
+    test_many_tokens(T_BF16);
     for (size_t i = 0; i < COUNT(READABLE); i++) {
         uint32_t type = READABLE[i];
         int block = type_info(type)->block;
