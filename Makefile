@@ -183,7 +183,7 @@ build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 
 bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
-	build/bench_attention
+	OMP_WAIT_POLICY=passive build/bench_attention
 
 build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
