@@ -72,10 +72,6 @@ else
 export OC_BAD_BIN := .
 endif
 include cuda.mk
-ifneq ($(CXX_HERE),yes)
-TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
-TESTS := $(filter-out test_cuda,$(TESTS))
-endif
 TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
@@ -122,8 +118,7 @@ build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
 -include build/simde/avx512.d
 
-.PHONY: all neon help deps test test-long asan check format bench bench-gemm bench-attention \
-        bench-matmul bench-train bench-speculate fixtures mutants clean FORCE
+.PHONY: all neon help deps test test-long asan check format fixtures mutants clean FORCE
 .SECONDARY:
 FORCE:
 
@@ -133,12 +128,12 @@ all: $(PROGRAMS) ## build run, train, tokenizer and convert
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); \
-	    printf "make %-11s %s\n", $$1, $$2 }' Makefile cuda.mk
+	    printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what the checks want and this machine lacks
 	.ci/deps
 
-test: $(TESTED) ## run every test; a minute and a half
+test: $(TESTED) ## run every test; some minutes
 	$(PYTHON) tests/run_tests.py $(TESTS)
 
 test-%: $(TESTED) ## run one test and show its checks: make test-format
@@ -158,44 +153,10 @@ check: ## ceilings, line and function lengths, formatting, static checks
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
 
-NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm run)
+NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
 
-build/machine: bench/machine.c build/flags
-	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
-
-bench: all build/machine ## measure decode and prompt speed against the limits of this machine
-	$(PYTHON) bench/bench.py
-
-build/bench_gemm: build/bench/gemm.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
-	build/bench_gemm
-
-build/bench_matmul: build/bench/matmul.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
-	build/bench_matmul
-
-build/bench_attention: build/bench/attention.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
-	OMP_WAIT_POLICY=passive build/bench_attention
-
-build/bench_train: build/bench/train_step.o build/lib/train.o $(CPU:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-train: build/machine build/bench_train ## measure a training step against PyTorch's
-	$(PYTHON) bench/train.py
-
-build/bench_speculate: build/bench/speculate.o build/lib/tokenizer.o
-	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
-
-bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
-	$(PYTHON) bench/speculate.py
+include bench/bench.mk
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

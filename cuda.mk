@@ -35,6 +35,11 @@ CXX_PROGRAM := \#include <vector>
 CXX_HERE := $(shell echo '$(CXX_PROGRAM)' | $(CXX) -std=c++17 -x c++ -c -o /dev/null - \
     2>/dev/null && echo yes)
 
+ifneq ($(CXX_HERE),yes)
+TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
+TESTS := $(filter-out test_cuda,$(TESTS))
+endif
+
 .PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
 cuda: runcuda ## build runcuda with nvcc; needs no GPU

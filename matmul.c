@@ -78,23 +78,28 @@ static Rounded rounded_memory(int n, size_t cols) {
     return r;
 }
 
+static void round_token(const Rounded *r, size_t t, const float *x, size_t cols) {
+    for (size_t k = 0; k < r->padded; k += SUPER) {
+        size_t at = t * r->padded + k;
+        round_super(r->q + at, r->half + at / 16, r->d + at / 32, r->s + at / 32, x + t * cols + k,
+                    cols - k);
+    }
+}
+
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
-#pragma omp parallel
-    {
-#pragma omp for schedule(static)
-        for (size_t at = 0; at < (size_t)n * r.padded; at += SUPER) {
-            size_t t = at / r.padded, k = at % r.padded;
-            round_super(r.q + at, r.half + at / 16, r.d + at / 32, r.s + at / 32, x + t * cols + k,
-                        cols - k);
-        }
-#pragma omp for schedule(dynamic)
-        for (int r0 = 0; r0 < w->rows; r0 += DEAL)
-            rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-                 w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
+    if (n == 1) {
+        round_token(&r, 0, x, cols); /* sooner done alone than shared out and waited for */
+    } else {
+#pragma omp parallel for schedule(static)
+        for (int t = 0; t < n; t++) round_token(&r, (size_t)t, x, cols);
     }
+#pragma omp parallel for schedule(dynamic)
+    for (int r0 = 0; r0 < w->rows; r0 += DEAL)
+        rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
+             w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -208,7 +213,7 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
             size_t t = at / p.places;
             pack_token(tokens, &p, x, t, at % p.places);
         }
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
         for (size_t r0 = 0; r0 < (size_t)w->rows; r0 += p.rows) {
             int here = w->rows - (int)r0 < (int)p.rows ? w->rows - (int)r0 : (int)p.rows;
             p.level->pack(panel, w->data + r0 * stride, stride, w->type, here, w->cols);

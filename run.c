@@ -356,7 +356,7 @@ int sample(Sampler *s, float *logits, int n_vocab) {
 enum { BATCH = 4096, PROPOSALS = 15 };
 #else
 #define ENGINE cpu_engine
-enum { BATCH = 64, PROPOSALS = 16 };
+enum { BATCH = 256, PROPOSALS = 16 };
 #endif
 
 static volatile sig_atomic_t interrupted; /* Ctrl-C was pressed */

@@ -129,8 +129,8 @@ int main(int argc, char **argv) {
         decode(memory, types[i], 6144, cols, 1, x, y);
         decode(memory, types[i], 2240, 6144, 1, x, y);
         decode(memory, types[i], 6144, cols, 4, x, y);
-        prompt(memory, types[i], 1024, cols, MOST, x, y);
-        prompt(memory, types[i], 512, 6144, MOST, x, y);
+        prompt(memory, types[i], 6144, cols, MOST, x, y);
+        prompt(memory, types[i], 2240, 6144, MOST, x, y);
         printf("\n");
     }
     free(memory);

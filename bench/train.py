@@ -149,15 +149,16 @@ def main():
     shape = [*SHAPE.values(), options.batch, options.length]
     ours = bf16 = None
     if not options.peers:
-        ours = start("ours", "build/bench_train", *shape)
-        bf16 = start("ours bf16", "build/bench_train", *shape, "bf16") if options.bf16 else None
+        step = "build/bench_train_step"
+        ours = start("ours", step, *shape)
+        bf16 = start("ours bf16", step, *shape, "bf16") if options.bf16 else None
     peer = start("PyTorch", options.python, "bench/train_peer.py", *shape, **KEEP_MEMORY)
     processes = [process for process in (ours, bf16, peer) if process]
     steppers = {name: (process, word) for name, process, word in (
         ("ours", ours, ""), ("ours-bf16", bf16, ""), ("eager", peer, "eager"),
         ("compile", peer, "compile")) if process}
     if not steppers:
-        sys.exit("error: nothing to measure, expected build/bench_train or a Python with torch")
+        sys.exit("error: nothing to measure, expected build/bench_train_step or Python's torch")
     report(*measure(steppers, options.rounds), options)
     waited, used = (sum(getattr(p, key) for p in processes) for key in ("waited", "spun"))
     print(f"programs that wait used {used / waited:.1%} of a processor")

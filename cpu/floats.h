@@ -46,28 +46,43 @@ enum { PAIRS = -1 };
 #define v_pairs v_fma
 #endif
 
-/* R rows from r0 times T tokens from t0; a step loads R + T vectors for R T multiply-adds. */
+/* The sums of a tile of R rows and T tokens. */
+typedef struct {
+    V of[DOT_ROWS][DOT_TOKENS];
+} Sums;
+
+/* Numbers k to k + n of R rows, row_bytes apart, times those of T tokens, cols apart: R + T loads
+ * for R T multiply-adds. n = LANES but at the end of the rows. What the next R rows have in this
+ * place is fetched now: rows are short, and the hardware begins anew with each (bench/notes.md). */
+INLINE void dot_step(Sums *s, const uint32_t type, const int R, const int T, const FloatRows *j,
+                     const uint8_t *w, const float *x, size_t k, int n) {
+    const bool pairs = type == (uint32_t)PAIRS;
+    V xt[DOT_TOKENS];
+    UNROLL for (int t = 0; t < T; t++) xt[t] =
+        load_numbers((const uint8_t *)(x + (size_t)t * (size_t)j->cols), T_F32, k, n);
+    UNROLL for (int r = 0; r < R; r++) {
+        const size_t size = type == T_F16 || type == T_BF16 ? 2 : 4;
+        __builtin_prefetch(
+            (const void *)((uintptr_t)w + (size_t)(r + R) * j->row_bytes + size * k));
+        V wr = load_numbers(w + (size_t)r * j->row_bytes, pairs ? T_F32 : type, k, n);
+        UNROLL for (int t = 0; t < T; t++) s->of[r][t] =
+            pairs ? v_pairs(xt[t], wr, s->of[r][t]) : v_fma(xt[t], wr, s->of[r][t]);
+    }
+}
+
+/* Rows from r0 on, tokens from t0 on. */
 INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatRows *j, int r0,
                      int t0) {
-    const bool pairs = type == (uint32_t)PAIRS;
-    const size_t cols = (size_t)j->cols;
+    const size_t cols = (size_t)j->cols, end = cols % LANES;
     const float *x = j->x + (size_t)t0 * cols;
     const uint8_t *w = j->rows + (size_t)r0 * j->row_bytes;
-    V sum[DOT_ROWS][DOT_TOKENS], xt[DOT_TOKENS];
-    UNROLL for (int i = 0; i < R * T; i++) sum[i / T][i % T] = v_zero();
-    for (size_t k = 0; k < cols; k += LANES) {
-        int n = cols - k < LANES ? (int)(cols - k) : LANES;
-        UNROLL for (int t = 0; t < T; t++) xt[t] =
-            load_numbers((const uint8_t *)(x + (size_t)t * cols), T_F32, k, n);
-        UNROLL for (int r = 0; r < R; r++) {
-            V wr = load_numbers(w + (size_t)r * j->row_bytes, pairs ? T_F32 : type, k, n);
-            UNROLL for (int t = 0; t < T; t++) sum[r][t] =
-                pairs ? v_pairs(xt[t], wr, sum[r][t]) : v_fma(xt[t], wr, sum[r][t]);
-        }
-    }
+    Sums s;
+    UNROLL for (int i = 0; i < R * T; i++) s.of[i / T][i % T] = v_zero();
+    for (size_t k = 0; k < cols - end; k += LANES) dot_step(&s, type, R, T, j, w, x, k, LANES);
+    if (end) dot_step(&s, type, R, T, j, w, x, cols - end, (int)end);
     float *y = j->y + (size_t)t0 * j->y_stride + (size_t)r0;
-    for (int t = 0; t < T; t++, y += j->y_stride)
-        for (int r = 0; r < R; r++) y[r] = in_order(sum[r][t]);
+    UNROLL for (int i = 0; i < R * T; i++) y[(size_t)(i / R) * j->y_stride + (size_t)(i % R)] =
+        in_order(s.of[i % R][i / R]);
 }
 
 INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r) {
@@ -93,20 +108,26 @@ static void float_dots(const FloatRows *j) {
 static void pair_dots(const FloatRows *j) { dot_typed((uint32_t)PAIRS, j); }
 #endif
 
-/* LANES rows at a time, LANES numbers of each: as vectors, the rows become columns. */
+/* Numbers k to k + n of the LANES rows from i on, of which some are there: as vectors, the rows
+ * become columns. */
+INLINE void pack_step(const uint32_t type, const Pack *p, int i, int there, size_t k, int n) {
+    V v[LANES];
+    const uint8_t *row = p->rows + (size_t)i * p->row_bytes;
+    UNROLL for (int l = 0; l < LANES; l++, row += p->row_bytes) v[l] =
+        l < there ? load_numbers(row, type, k, n) : v_zero();
+    v_turn(v);
+    float *out = p->out + k / LANES * (size_t)p->width + i;
+    UNROLL for (int l = 0; l < LANES; l++) v_store(out + (size_t)l * p->chain, v[l]);
+}
 INLINE void pack_typed(const uint32_t type, const Pack *p) {
+    const size_t cols = (size_t)p->cols, end = cols % LANES;
     for (int i = 0; i < p->width; i += LANES) {
-        float *out = p->out + i;
-        for (int k = 0; k < p->cols; k += LANES, out += p->width) {
-            V v[LANES];
-            int n = p->cols - k < LANES ? p->cols - k : LANES;
-            UNROLL for (int l = 0; l < LANES; l++) {
-                const uint8_t *row = p->rows + (size_t)(i + l) * p->row_bytes;
-                v[l] = i + l < p->n_rows ? load_numbers(row, type, (size_t)k, n) : v_zero();
-            }
-            v_turn(v);
-            UNROLL for (int l = 0; l < LANES; l++) v_store(out + (size_t)l * p->chain, v[l]);
-        }
+        int there = p->n_rows - i < LANES ? p->n_rows - i : LANES;
+        size_t k = 0;
+        if (there == LANES)
+            for (; k < cols - end; k += LANES) pack_step(type, p, i, LANES, k, LANES);
+        for (; k < cols - end; k += LANES) pack_step(type, p, i, there, k, LANES);
+        if (end) pack_step(type, p, i, there, k, (int)end);
     }
 }
 static void float_pack(const Pack *p) {

@@ -152,6 +152,7 @@ INLINE __m256i merge_pairs(__m256i ab, __m256i cd, const bool words) {
     __m256i odd = _mm256_castps_si256(_mm256_shuffle_ps(a, c, 0xdd));
     return words ? _mm256_add_epi16(even, odd) : _mm256_add_epi32(even, odd);
 }
+/* In each half of 128 bits, lane j: the sum of that half of v[j]. */
 INLINE __m256i merge_four(const __m256i v[4], const bool words) {
     return merge_pairs(merge(v[0], v[1], words), merge(v[2], v[3], words), words);
 }
@@ -178,8 +179,8 @@ INLINE __m256i dots_x86(const Codes *c, const int8_t *q, const int16_t *half, co
         return _mm256_sub_epi32(sum, _mm256_madd_epi16(load_32(half), offset));
     }
     __m256i a = merge_four(v, false), b = merge_four(v + 4, false);
-    __m256i first = _mm256_permute2x128_si256(a, b, 0x20);  /* halves of blocks have scales ... */
-    __m256i second = _mm256_permute2x128_si256(a, b, 0x31); /* ... of their own */
+    __m256i first = _mm256_permute2x128_si256(a, b, 0x20); /* halves of blocks have their scales */
+    __m256i second = _mm256_permute2x128_si256(a, b, 0x31);
     first = _mm256_mullo_epi32(first, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(c->scale)));
     second =
         _mm256_mullo_epi32(second, _mm256_cvtepi16_epi32(_mm256_extracti128_si256(c->scale, 1)));

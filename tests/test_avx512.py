@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""test_avx512.py: the level for AVX-512 on a CPU that has none: compiles cpu/avx512.c in build/simde
-with the intrinsics of SIMDe, which are plain code and AVX2, and runs the C tests of levels. What is
-left to see on a real CPU is that the compiler turns the same intrinsics into its instructions."""
+"""test_avx512.py: the level for AVX-512 on a CPU that has none: compiles cpu/avx512.c in
+build/simde with the intrinsics of SIMDe, which are plain code and AVX2, and runs the C tests of
+levels. What that cannot show: that a compiler turns the same intrinsics into the instructions."""
 
 import os
 

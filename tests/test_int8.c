@@ -121,7 +121,7 @@ static void test_shape(uint32_t type, int rows, int cols, const int *batch, size
 }
 
 static void test_shapes(uint32_t type) {
-    static const int batch[] = { 1, 2, 3, 5, 9, 12, 13, 16, 33, 96 }, few[] = { 1, 2, 13 };
+    static const int batch[] = { 1, 2, 3, 8, 9, 13, 33, 96 }, few[] = { 1, 2, 13 };
     int block = type_info(type)->block;
     if (small_tests()) {
         test_shape(type, 33, 3 * block, few, COUNT(few));

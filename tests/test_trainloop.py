@@ -602,7 +602,7 @@ def test_mpi():
     done = subprocess.run(
         ["mpicc", *flags, "-O1", "-DOC_MPI", "-o", binary, os.path.join(ROOT, "train.c"),
          *(os.path.join(build, f"lib/{name}.o")
-           for name in ("run", "quants", "matmul", "gemm", "tokenizer")),
+           for name in ("run", "attention", "quants", "matmul", "gemm", "tokenizer")),
          *glob.glob(os.path.join(build, "lib/cpu/*.o")), "-lm"],
         env={**os.environ, **({} if compiler == "mpicc" else {"OMPI_CC": compiler})},
         capture_output=True, text=True, timeout=100)

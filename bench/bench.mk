@@ -1,0 +1,28 @@
+# bench.mk: the benchmarks, included by the Makefile. `make help` says what each of them measures.
+
+.PHONY: bench bench-gemm bench-matmul bench-attention bench-train bench-speculate
+
+build/machine: bench/machine.c build/flags
+	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
+build/bench_%: build/bench/%.o $(CPU:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(LIBS)
+build/bench_train_step: build/lib/train.o
+build/bench_speculate: build/lib/tokenizer.o
+
+bench: all build/machine ## measure decode and prompt speed against the limits of this machine
+	$(PYTHON) bench/bench.py
+
+bench-gemm: build/bench_gemm ## measure the products of training against the multiply-add peak
+	build/bench_gemm
+
+bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and the peak
+	build/bench_matmul
+
+bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
+	OMP_WAIT_POLICY=passive build/bench_attention
+
+bench-train: build/machine build/bench_train_step ## measure a training step against PyTorch's
+	$(PYTHON) bench/train.py
+
+bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
+	$(PYTHON) bench/speculate.py
