@@ -36,8 +36,7 @@
 #include "attention.h"   /* KvCache */
 #include "cpu/kernels.h" /* Chunk, kernels */
 
-enum { QUERIES = 96 };    /* of one head that meet an expanded tile: 61 KB of them for D = 160 */
-#define HALF_MAX 65504.0f /* the largest f16 */
+enum { QUERIES = 96 }; /* of one head that meet an expanded tile: 61 KB of them for D = 160 */
 
 struct KvCache {
     uint32_t type;
@@ -101,10 +100,16 @@ static size_t cache_head(const KvCache *c, int layer, int seq, int kv_head) {
     return (sequence * (size_t)c->n_kv_heads + (size_t)kv_head) * c->groups * c->panels;
 }
 
-/* To nearest, but a finite number stays finite. */
-static uint16_t half_of(float f) {
-    if (fabsf(f) > HALF_MAX && isfinite(f)) f = copysignf(HALF_MAX, f);
-    return float_to_half(f);
+/* To nearest, but a finite number stays finite. float_to_half without branches, so that loops over
+ * it become vector code: below 2^-14 the addition of 1/2 rounds to multiples of 2^-24. */
+static inline uint16_t half_of(float f) {
+    uint32_t bits = float_to_bits(f), size = bits & 0x7fffffff, sign = bits >> 16 & 0x8000;
+    uint32_t kept = size < 0x477fe000 ? size : 0x477fe000; /* 65504 */
+    uint32_t normal = (kept + 0xfff + (kept >> 13 & 1) - 0x38000000) >> 13;
+    uint32_t small = float_to_bits(bits_to_float(kept) + 0.5f) - 0x3f000000;
+    uint32_t half = kept < 0x38800000 ? small : normal;
+    half = size == 0x7f800000 ? 0x7c00 : size > 0x7f800000 ? 0x7e00 : half;
+    return (uint16_t)(sign | half);
 }
 
 /* n <= 32 numbers of one position, x, as q8_0: number i goes to q[i step], their scale to *scale.
@@ -132,10 +137,10 @@ static void store_row(const KvCache *c, uint8_t *tile, size_t next, const float 
     for (int d = 0; d < c->head_dim; d += SIDE, tile += next) {
         int n = c->head_dim - d < SIDE ? c->head_dim - d : SIDE;
         if (c->type == T_Q8_0) store_q8_0(tile + 2 * at, tile + 2 * SIDE + begin, step, x + d, n);
-        for (int i = 0; i < n && c->type == T_F16; i++) {
-            uint16_t half = half_of(x[d + i]);
-            memcpy(tile + 2 * (begin + (size_t)i * step), &half, 2);
-        }
+        uint16_t half[SIDE];
+        for (int i = 0; i < n && c->type == T_F16; i++) half[i] = half_of(x[d + i]);
+        for (int i = 0; i < n && c->type == T_F16; i++)
+            memcpy(tile + 2 * (begin + (size_t)i * step), &half[i], 2);
         for (int i = 0; i < n && c->type == T_F32; i++)
             memcpy(tile + 4 * (begin + (size_t)i * step), &x[d + i], 4);
     }

@@ -19,7 +19,7 @@ bench-matmul: build/bench_matmul ## measure y = x W^T against the bandwidth and 
 	build/bench_matmul
 
 bench-attention: build/bench_attention ## measure attention against reading and multiply-add peak
-	build/bench_attention
+	OMP_WAIT_POLICY=passive build/bench_attention
 
 bench-train: build/machine build/bench_train_step ## measure a training step against PyTorch's
 	$(PYTHON) bench/train.py

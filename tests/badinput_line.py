@@ -88,8 +88,8 @@ def numbers():
 
 def options():
     for option in ("-n", "-c", "-i", "-f", "-t", "-p", "-s", "-m", "-z", "--stop", "--logprobs",
-                   "--perplexity", "--against", "--dump-activations", "--cpu", "--n-predict",
-                   "--lora", "--lora-scale"):
+                   "--perplexity", "--against", "--dump-activations", "--cpu", "--cache",
+                   "--n-predict", "--lora", "--lora-scale"):
         yield refuse(f"nothing behind {option}", ["-i", "a", option], option, "nothing follows")
     for option in ("-x", "--nosuch", "--", "---", "-ni", "-n5", "--prompt-", "--n", "-\u00e9",
                    "--no\nsuch"):
@@ -100,6 +100,7 @@ def options():
     yield refuse("two models", ["-i", "a", "m.gguf"], "m.gguf", "unexpected")
     yield refuse("-m nosuchmode", ["-m", "nosuchmode"], "-m", "nosuchmode")
     yield refuse("--cpu nosuch", ["-i", "a", "--cpu", "nosuch"], "--cpu", "nosuch")
+    yield refuse("--cache bf16", ["-i", "a", "--cache", "bf16"], "--cache", "bf16", "q8_0")
     yield refuse("--stop of nothing", ["-i", "a", "--stop", ""], "--stop")
     yield refuse("17 times --stop", ["-i", "a"] + ["--stop", "x"] * 17, "--stop", "16")
     yield say("16 times --stop", ["-i", "a"] + ["--stop", "q"] * 15 + ["--stop", "cd"], b"ab\n")
