@@ -249,18 +249,23 @@ static void test_groups(const Made *m, const int *token, int n, const float *wan
     }
 }
 
-/* Two sequences in turns, of which some rows are wanted. */
+/* Two sequences in turns, of which some rows are wanted. The second is one position ahead, so that
+ * positions go on where the sequence changes. */
 static void test_sequences(const Made *m, const int *token, int n, const float *want) {
     size_t V = (size_t)m->model.config.vocab_size;
     EngineOptions o = { .n_ctx = n, .n_seq = 3, .n_batch = 2 * n };
     Engine *e = cuda_engine.open(&m->model, &o);
     int differ = 0, id[16], seq[16], pos[16];
     char wanted[16];
-    for (int p = 0; p < n; p += 4) {
+    float *first = xcalloc(V, sizeof *first, "logits");
+    feed(&cuda_engine, e, &m->model, 2, 0, token, 1, 1, first);
+    free(first);
+    for (int p = 0; p < n - 1; p += 4) {
         int k = 0;
         for (int i = 0; i < 8; i++) {
-            if (p + i / 2 >= n) break;
-            id[k] = token[p + i / 2], seq[k] = i % 2 ? 2 : 0, pos[k] = p + i / 2;
+            int at = p + i / 2 + i % 2;
+            if (at >= n) break;
+            id[k] = token[at], seq[k] = i % 2 ? 2 : 0, pos[k] = at;
             wanted[k++] = i % 3 != 0;
         }
         Batch b = { k, id, seq, pos, wanted };
