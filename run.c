@@ -536,8 +536,8 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
 static int likeliest(const Session *s, const float *logits) {
     int id = s->backend->likeliest(s->engine, logits);
     if (id < 0)
-        die("%s: a logit at position %d is not finite; damaged weights?", s->model->path,
-            s->pos - 1);
+        die("%s: a logit at position %d is not finite, expected a number; damaged weights?",
+            s->model->path, s->pos - 1);
     return id;
 }
 
@@ -578,31 +578,23 @@ static int generate(Session *s, float *logits, TextOut *out) {
 }
 
 /* How keys and values are kept: --cache, or half precision where the model is no wider. The GPU has
- * other formats of the same sizes. */
+ * other formats of the same sizes, and float32 only with --exact. */
 #ifdef OC_CUDA
-#define CACHE_NAMES                                                                                \
-    { "f32", "bf16", "fp8" }
-#define CACHE_HELP "keys and values as bf16 or fp8; f32 with --exact"
+#define CACHE_TYPES "bf16 or fp8"
+static const char *const cache_names[] = { "f32", "bf16", "fp8" };
+enum { FIRST_CACHE = 1 }; /* that may be asked for */
 #else
-#define CACHE_NAMES                                                                                \
-    { "f32", "f16", "q8_0" }
-#define CACHE_HELP                                                                                 \
-    "keys and values as f32, f16 or q8_0; else f32 with --exact or an f32 model, or f16"
+#define CACHE_TYPES "f32, f16 or q8_0"
+static const char *const cache_names[] = { "f32", "f16", "q8_0" };
+enum { FIRST_CACHE = 0 };
 #endif
 static uint32_t cache_type(const Model *m, const char **name) {
-    static const char *const names[] = CACHE_NAMES;
     static const uint32_t types[] = { T_F32, T_F16, T_Q8_0 };
     int i = opt.exact || m->weights.wq->type == T_F32 ? 0 : 1;
-    for (int j = 0; opt.cache; j++) {
-        if (j == 3)
-            die_usage("--cache: '%s', expected %s, %s or %s", opt.cache, names[0], names[1],
-                      names[2]);
-        if (!strcmp(opt.cache, names[j])) {
-            i = j;
-            break;
-        }
-    }
-    if (name) *name = names[i];
+    if (opt.cache)
+        for (i = FIRST_CACHE; i < 3 && strcmp(opt.cache, cache_names[i]); i++) {}
+    if (i == 3) die_usage("--cache: '%s', expected " CACHE_TYPES, opt.cache);
+    if (name) *name = cache_names[i];
     return types[i];
 }
 
@@ -880,7 +872,8 @@ static const Option options[] = {
     { 0, "draft", "draft-model", "FILE", OPT_TEXT, &opt.draft, 0, 0,
       "a small model with the same vocabulary that guesses" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.exact, 0, 0, "float32 activations for every type" },
-    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0, CACHE_HELP },
+    { 0, "cache", "cache-type", "TYPE", OPT_TEXT, &opt.cache, 0, 0,
+      "keys and values as " CACHE_TYPES "; f32 with --exact and for f32 models, else 16 bits" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 'z', "tokenizer", NULL, "FILE", OPT_TEXT, &opt.tokenizer, 0, 0,
       "vocabulary of another GGUF file" },

@@ -1442,7 +1442,7 @@ int main(int argc, char **argv) {
     ranks_open(&argc, &argv);
     int n = read_command(r, argc, argv, word);
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
-    if (opt.bf16 && !gemm_has_bf16()) die_usage("--bf16: not on this CPU, expected AVX512_BF16");
+    if (opt.bf16 && !gemm_has_bf16()) die_usage("--bf16: %s, expected avx512bf16", matmul_level());
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

@@ -11,7 +11,7 @@
  * and no sum ever goes across the lanes of a vector: every result is one chain of v_fma.
  * Test: tests/test_attention.c. Measure: build/bench_attention. */
 
-/* e^x within 1.1 units of the last place; e^-inf = 0, e^inf = inf, NaN stays NaN. x = n ln 2 + r
+/* e^x within 1.2 units of the last place; e^-inf = 0, e^inf = inf, NaN stays NaN. x = n ln 2 + r
  * with |r| <= ln 2 / 2, ln 2 in two parts of which the first times n is exact; e^r by the
  * polynomial of least relative error, 3.3e-9; 2^n in two factors, because n reaches from -150, half
  * the smallest number, to 128, and a factor alone does not. */

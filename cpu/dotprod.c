@@ -26,18 +26,7 @@ static bool dotprod_here(void) {
 #endif
 }
 
-const Kernels kernels_dotprod = { .name = "dotprod",
-                                  .here = dotprod_here,
-                                  .float_dots = float_dots,
-                                  .float_pack = float_pack,
-                                  .int8_rows = int8_rows_neon,
-                                  .panels = PANELS_NEON,
-                                  .tile = { 6, 16, tile_neon, 8, 8, chains_neon },
-                                  .turn = turn_neon,
-                                  .copy = copy_neon,
-                                  .attend = attend,
-                                  .exp_all = exp_all,
-                                  .swiglu = swiglu };
+const Kernels kernels_dotprod = { .name = "dotprod", .here = dotprod_here, NEON_KERNELS };
 #ifdef __clang__
 #pragma clang attribute pop
 #endif

@@ -73,16 +73,5 @@ void copy_neon(float *out, size_t step, const float *in, size_t in_step, int n, 
 
 static bool neon_here(void) { return true; }
 
-const Kernels kernels_neon = { .name = "neon",
-                               .here = neon_here,
-                               .float_dots = float_dots,
-                               .float_pack = float_pack,
-                               .int8_rows = int8_rows_neon,
-                               .panels = PANELS_NEON,
-                               .tile = { 6, 16, tile_neon, 8, 8, chains_neon },
-                               .turn = turn_neon,
-                               .copy = copy_neon,
-                               .attend = attend,
-                               .exp_all = exp_all,
-                               .swiglu = swiglu };
+const Kernels kernels_neon = { .name = "neon", .here = neon_here, NEON_KERNELS };
 #endif

@@ -113,4 +113,10 @@ float chains_neon(long steps);
 void turn_neon(float *out, size_t step, const float *const row[GROUP], int n, size_t ahead);
 void copy_neon(float *out, size_t step, const float *in, size_t in_step, int n, int lanes);
 
+/* What the tables of neon.c and dotprod.c hold; each has its own int8 routines of these names. */
+#define NEON_KERNELS                                                                               \
+    .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_neon,               \
+    .panels = PANELS_NEON, .tile = { 6, 16, tile_neon, 8, 8, chains_neon }, .turn = turn_neon,     \
+    .copy = copy_neon, .attend = attend, .exp_all = exp_all, .swiglu = swiglu
+
 #endif

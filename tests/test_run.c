@@ -96,7 +96,7 @@ static float *logits_of(const Model *m, const int *token, int n, int chunk, bool
 static void test_logits(const Model *m, const Reference *r) {
     static const char *levels[] = { LEVEL_NAMES, NULL };
     size_t n_vocab = (size_t)m->config.vocab_size, n = (size_t)r->n * n_vocab;
-    for (int i = 0; i < 6; i++) { /* NULL, the default, is last and stays */
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) { /* NULL, the default, stays */
         char name[64];
         if (!matmul_choose(levels[i])) continue;
         float *got = logits_of(m, r->tokens, r->n, r->n, true);

@@ -563,7 +563,7 @@ int main(int argc, char **argv) {
     model_open(&m, argv[1], true);
     reference_open(&r, argv[2]);
     if (m.config.vocab_size < 4096) { /* not one of full_layer_train.py, which take minutes */
-        for (int i = 0; i < 5; i++)
+        for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
             if (matmul_choose(levels[i])) test_gradients(&m, &r, levels[i]);
         matmul_choose(NULL);
         test_variants(&m, &r);
