@@ -197,8 +197,9 @@ typedef struct {
     int signal, test;
     double low, high, share;
 } Rule;
-/* The rules of a kind of file in the order of the released tables; returns how many. */
-int rules_of(const RuleFile *f, const Rule **out);
+/* Writes the rules of that kind of file into out (MOST_RULES) and returns how many there are. */
+enum { MOST_RULES = 64 };
+int rules_of(const RuleFile *f, Rule *out);
 /* Puts 1 into hit[signal] for each rule that drops the file, else 0; returns how many do. The
  * random rules depend on seed and content alone. */
 int rules_hits(const RuleFile *f, const Signals *s, uint64_t seed, uint8_t *hit);
