@@ -214,14 +214,14 @@ void document_reset(Document *d) {
     d->repo = d->path = d->ext = d->language = d->type = d->content = d->extra = none;
     d->json = old.json;
     d->raw = old.raw, d->text = old.text, d->rest = old.rest, d->added = old.added;
-    d->out = old.out, d->counts = old.counts;
-    d->raw.n = d->text.n = d->rest.n = d->added.n = d->out.n = d->counts.n = 0;
+    d->out = old.out, d->counts = old.counts, d->names = old.names;
+    d->raw.n = d->names.n = d->text.n = d->rest.n = d->added.n = d->out.n = d->counts.n = 0;
 }
 
 void document_free(Document *d) {
     json_free(&d->json);
     buf_free(&d->raw), buf_free(&d->text), buf_free(&d->rest);
-    buf_free(&d->added), buf_free(&d->out);
+    buf_free(&d->added), buf_free(&d->out), buf_free(&d->names);
     free(d->counts.item);
     memset(d, 0, sizeof *d);
     document_reset(d);

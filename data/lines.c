@@ -128,7 +128,7 @@ static bool next_line(Source *s, Document *d) {
     }
 }
 
-static bool load_line(const Source *s, Document *d, Error *e) {
+bool load_line(const Source *s, Document *d, Error *e) {
     (void)s;
     if (d->broken) return fail(e, "%s", d->broken);
     if (d->raw.n > MOST_LINE)

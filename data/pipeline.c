@@ -60,7 +60,7 @@ void counts_json(Buf *b, const char *key, const Counts *c) {
 
 static bool run_stage(const Pipeline *p, int s, int thread, Document *d) {
     d->at_stage = s;
-    d->bytes[s] = d->content.n;
+    d->bytes[s] = d->content.n || d->line ? d->content.n : (size_t)d->size; /* of a file to read */
     bool keep = !p->stage[s]->process || p->stage[s]->process(p->state[s], thread, d);
     d->bytes[s + 1] = d->content.n;
     if (!keep) d->dropped_by = s;
@@ -85,8 +85,9 @@ static void run_stages(const Pipeline *p, int first, int end, int thread, Docume
 static void name_it(const Document *d, const char *what, const char *why) {
     Buf b = { NULL, 0, 0 };
     if (d->line) buf_printf(&b, "%.400s:%lld", d->from, (long long)d->line);
-    if (!d->line) buf_printf(&b, "%.400s%s", d->from, d->path.n ? " " : "");
-    if (d->path.n) buf_printf(&b, " %.*s", (int)(d->path.n < 400 ? d->path.n : 400), d->path.s);
+    if (!d->line) buf_printf(&b, "%.400s", d->from[0] || !d->raw.n ? d->from : d->raw.data);
+    if (d->path.n && d->from[0])
+        buf_printf(&b, " %.*s", (int)(d->path.n < 400 ? d->path.n : 400), d->path.s);
     buf_printf(&b, ": %s%.400s", what, why);
     for (size_t i = 0; i < b.n; i++) /* names from outside may hold line feeds or escapes */
         if ((uint8_t)b.data[i] < 32 || b.data[i] == 127) b.data[i] = '?';

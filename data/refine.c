@@ -53,6 +53,7 @@ typedef struct {
 } Command;
 
 static const Command commands[] = {
+    { "read", NULL, &read_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { NULL, NULL, NULL, NULL },
 };
@@ -80,7 +81,7 @@ static void run_once(const Stage *stage, const char **path, int n, const char *o
     Pipeline p = { .stage = { stage }, .n_stages = 1, .what = stage->name };
     protect(path, n, out);
     p.verbose = common.verbose;
-    p.in = source_lines(path, n);
+    p.in = stage == &read_stage ? source_files(path, n) : source_lines(path, n);
     p.out = output_open(out, common.zstd);
     pipeline_run(&p);
     output_commit(p.out);
@@ -105,8 +106,9 @@ static void run_each(const Stage *stage, const char **path, int n, const char *d
 static int run_command(const Stage *stage, int argc, char **argv) {
     Buf usage = { NULL, 0, 0 };
     const char *path[MOST_PATHS];
-    buf_printf(&usage, "usage: refine %s [FILE.jsonl[.zst]...] [options]   %s\n%.700s", stage->name,
-               stage->help, stage->about);
+    buf_printf(&usage, "usage: refine %s %s [options]   %s\n%.700s", stage->name,
+               stage == &read_stage ? "INPUT..." : "[FILE.jsonl[.zst]...]", stage->help,
+               stage->about);
     int n = refine_options(argc, argv, stage->options, usage.data, path, MOST_PATHS);
     if (is_directory(common.out))
         run_each(stage, path, n, common.out);

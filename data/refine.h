@@ -66,7 +66,8 @@ typedef struct {
     /* What follows belongs to document.c, pipeline.c and the sources. */
     const char *broken; /* next has found something that is no document: why */
     JsonDoc json;
-    Buf raw;                       /* what the source gave: a line, a file */
+    Buf raw;                       /* what the source gave: a line, the name of a file */
+    Buf names;                     /* where a source puts repo and path */
     Buf text, rest;                /* where content and extra live */
     Buf out;                       /* the line to be written */
     Names counts;                  /* what document_count was given */
@@ -143,7 +144,14 @@ enum { MOST_FILE = 8 << 20, MOST_LINE = 64 << 20 }; /* bytes; 8 MB is the paper'
 /* JSON Lines of n files, plain or zstd by their first bytes; none or "-": stdin. A file that cannot
  * be opened is an error here, what is broken in it is counted later. */
 Source *source_lines(const char **path, int n);
+/* Makes a document of the line in raw; the load of a source of lines. */
+bool load_line(const Source *s, Document *d, Error *e);
 void source_close(Source *s);
+/* Files of directories, archives and JSON Lines; read_stage is to be the first stage behind it. */
+Source *source_files(const char **path, int n);
+extern const Stage read_stage;
+/* The cells of a Jupyter notebook as Markdown. */
+bool notebook_text(Str notebook, Buf *text, Error *e);
 
 /* Where they go: PATH (written under a temporary name, renamed by output_commit), or stdout for
  * NULL and "-". A PATH that ends in .zst, or `zstd`, is compressed. */
