@@ -1,6 +1,6 @@
 /* langc.c: signals of C and C++. See signals.h for what a scanner is. */
 
-#include "languages.h"
+#include "matchers.h"
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Function headers:

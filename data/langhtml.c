@@ -4,7 +4,7 @@
  * that of script, style, template, rt and rp, comments and declarations. A piece of text that is
  * white space alone counts as one character, except in pre and textarea. */
 
-#include "languages.h"
+#include "matchers.h"
 
 typedef struct {
     size_t chars;        /* of text so far */

@@ -1,6 +1,6 @@
-/* langjava.c: signals of Java. See languages.h. */
+/* langjava.c: signals of Java. See matchers.h. */
 
-#include "languages.h"
+#include "matchers.h"
 
 typedef struct {
     size_t functions, modified, legal_functions;

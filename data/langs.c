@@ -1,7 +1,7 @@
 /* langs.c: signals of C#, Go, and what Python and JavaScript have without a parser. See
- * languages.h. */
+ * matchers.h. */
 
-#include "languages.h"
+#include "matchers.h"
 
 /* ------------------------------------------------------------------------------------------------
  * 1. C# */

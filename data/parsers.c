@@ -2,7 +2,7 @@
  * they are told to do. Test: tests/test_filter.py. */
 
 #include "parsers.h"
-#include "languages.h"
+#include "matchers.h"
 #include "parserscripts.h"
 #include <poll.h>       /* poll */
 #include <spawn.h>      /* posix_spawnp */
