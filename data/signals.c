@@ -31,6 +31,15 @@ void signal_share(Signals *s, int signal, double part, double whole) {
 
 static bool lang_is(const RuleFile *f, const char *name) { return !strcmp(f->lang, name); }
 
+/* Languages that the released filter drops unseen. */
+static const char excluded[] =
+    "|adblock filter list|pic|postscript|purebasic|roff manpage|unity3d asset|wavefront object|"
+    "pickle|stl|raw token data|x pixmap|2-dimensional array|ags script|bicep|checksums|collada|csv|"
+    "directx 3d file|e-mail|g-code|gerber image|git revision list|gnuplot|irc log|jupyter notebook|"
+    "kicad layout|kicad legacy layout|kicad schematic|lasso|linux kernel module|max|"
+    "microsoft developer studio project|microsoft visual studio solution|pov-ray sdl|public key|"
+    "pure data|robots.txt|subrip text|svg|tsv|webvtt|";
+
 void rule_file_kind(RuleFile *f, Str language, Str type) {
     static const struct {
         const char *name;
@@ -51,6 +60,9 @@ void rule_file_kind(RuleFile *f, Str language, Str type) {
     f->table = f->type == FILE_DATA ? LANG_DATA : LANG_OTHERS;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (lang_is(f, tables[i].name)) f->table = tables[i].table;
+    char key[sizeof f->lang + 2];
+    snprintf(key, sizeof key, "|%s|", f->lang);
+    if (strstr(excluded, key)) f->type = FILE_OTHER;
 }
 
 void rule_file_speech(RuleFile *f) {

@@ -267,6 +267,7 @@ int rules_hits(const RuleFile *f, const Signals *s, uint64_t seed, uint8_t *hit)
 }
 
 const char rules_fixed[] =
+    "--fix corrects:\n"
     "  C#, Go: \"no variable\" drops (as released, a list is compared with 0 and never equals it)\n"
     "  Go: all lines of an import block count; files named _test.go are recognized\n"
     "  Java: the share without modifier counts those without, not those with one\n"
