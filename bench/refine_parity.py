@@ -47,7 +47,7 @@ def find(paths, limit):
             for name in names:
                 ending = name.rsplit(".", 1)[-1].lower()
                 full = os.path.join(where, name)
-                if ending in ENDINGS and os.path.isfile(full) and os.path.getsize(full) < 400_000:
+                if ending in ENDINGS and os.path.isfile(full) and os.path.getsize(full) < 200_000:
                     by_ending[ending].append(full)
     for ending in sorted(by_ending):
         found = sorted(set(by_ending[ending]))
@@ -100,7 +100,7 @@ def ours(documents, fix):
         out = subprocess.run([*command, "--all", "--signals", path], capture_output=True, check=True)
         full = time.perf_counter() - start
         start = time.perf_counter()
-        subprocess.run([*command, "--no-parse", "-o", os.devnull, path], check=True)
+        subprocess.run([*command, "--no-parse", path], stdout=subprocess.DEVNULL, check=True)
         rules = time.perf_counter() - start
     for d, line in zip(documents, out.stdout.split(b"\n")): # in the order of the input
         d["answer"] = json.loads(line)

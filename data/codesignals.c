@@ -253,8 +253,7 @@ static void escape_runs(Str text, Runs *runs) { /* (?:\\u[0-9a-fA-F]{4}){8,} */
     }
 }
 
-/* Characters in matches of \b0[xX][0-9a-fA-F]+\b */
-static size_t hex_word_chars(Str text) {
+size_t hex_word_chars(Str text) {
     const char *s = text.s, *end = s + text.n, *p = s;
     size_t n = 0, len;
     for (; (p = find_byte(p, end, '0')); p++) {

@@ -1,8 +1,8 @@
 /* lexc.c: comments of C and C++. See split.h.
  *
  * Three places where pygments surprises: inside of a preprocessor line there are no strings, so the
- * // of "http://..." begins a comment there; what follows the file of an #include on its line is no
- * comment; and what #if 0 removes is code. */
+ * // of "http://..." begins a comment there; what follows the file of an #include on its line is
+ * a comment; and what #if 0 removes is code. */
 
 #include "split.h"
 
@@ -20,19 +20,23 @@ static const char *blanks(const char *p, const char *end) { /* \s* or \s* commen
     return close ? skip_space(close + 2, end) : p;
 }
 
-/* #include, a file in quotes or brackets, and the rest of the line: the place behind, or NULL. */
-static const char *include_line(const char *p, const char *end) {
-    p = blanks(p, end);
-    if (!goes_on(p, end, "include")) return NULL;
-    p = blanks(p + 7, end);
-    if (p >= end || (*p != '"' && *p != '<')) return NULL;
-    const char *close = find_byte(p + 1, end, *p == '"' ? '"' : '>');
-    return close && close > p + 1 ? line_end(close, end) : NULL;
+/* #include and a file in quotes or brackets: the rest of the line, white space included, is a
+ * comment. The place behind, or NULL. */
+static const char *include_line(Cutter *x, const char *p) {
+    p = blanks(p, x->end);
+    if (!goes_on(p, x->end, "include")) return NULL;
+    p = blanks(p + 7, x->end);
+    if (p >= x->end || (*p != '"' && *p != '<')) return NULL;
+    const char *close = find_byte(p + 1, x->end, *p == '"' ? '"' : '>');
+    if (!close || close == p + 1) return NULL;
+    p = line_end(close, x->end);
+    cut(x, close + 1, p);
+    return p;
 }
 
 /* A preprocessor line, p behind its #, which a backslash continues: the place behind it. */
 static const char *macro(Cutter *x, const char *p) {
-    const char *include = include_line(p, x->end);
+    const char *include = include_line(x, p);
     if (include) p = include;
     while (p < x->end) {
         const char *close;

@@ -70,6 +70,8 @@ void lines_of(Lines *lines, Str text, bool visible_only);
 size_t lines_with(const Rules *r, const char *word, const char *other, bool fold);
 /* The place of the word in the text, or NULL; `fold`: the word is lower case, the text any. */
 const char *find_word(Str text, const char *word, bool fold);
+/* Characters in matches of \b0[xX][0-9a-fA-F]+\b */
+size_t hex_word_chars(Str text);
 uint64_t hash_text(const char *s, size_t n);
 uint64_t hash_pair(uint64_t a, uint64_t b);
 

@@ -219,6 +219,7 @@ void text_signals(Rules *r, Signals *out) {
     raw_line_signals(r, out);
     signal_set(out, DOC_NUM_SENTENCES, (double)count_sentences(r->text));
     signal_set(out, DOC_SENTENCE_LENGTH, mean_sentence(r->text, r->chars));
+    signal_share(out, DOC_HEX_WORDS, (double)hex_word_chars(r->text), (double)r->chars);
     signal_share(out, DOC_LINKS, (double)(link_chars(r->text) + tag_chars(r->text)),
                  (double)r->chars);
 }
