@@ -54,6 +54,7 @@ typedef struct {
 
 static const Command commands[] = {
     { "read", NULL, &read_stage, NULL },
+    { "transform", NULL, &transform_stage, NULL },
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { NULL, NULL, NULL, NULL },
