@@ -215,6 +215,8 @@ void document_reset(Document *d) {
     d->json = old.json;
     d->raw = old.raw, d->text = old.text, d->rest = old.rest, d->added = old.added;
     d->out = old.out, d->counts = old.counts, d->names = old.names;
+    d->scratch = old.scratch, d->keys = old.keys;
+    d->scratch.n = d->keys.n = 0;
     d->raw.n = d->names.n = d->text.n = d->rest.n = d->added.n = d->out.n = d->counts.n = 0;
 }
 
@@ -222,6 +224,7 @@ void document_free(Document *d) {
     json_free(&d->json);
     buf_free(&d->raw), buf_free(&d->text), buf_free(&d->rest);
     buf_free(&d->added), buf_free(&d->out), buf_free(&d->names);
+    buf_free(&d->scratch), buf_free(&d->keys);
     free(d->counts.item);
     memset(d, 0, sizeof *d);
     document_reset(d);

@@ -9,6 +9,7 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
+#include "dedup.h" /* run_dedup */
 #include "refine.h"
 
 Common common;
@@ -54,6 +55,7 @@ typedef struct {
 
 static const Command commands[] = {
     { "read", NULL, &read_stage, NULL },
+    { "dedup", "drop exact and near duplicates", NULL, run_dedup },
     { "sample", NULL, &sample_stage, NULL },
     { NULL, NULL, NULL, NULL },
 };

@@ -70,6 +70,7 @@ typedef struct {
     Buf names;                     /* where a source puts repo and path */
     Buf text, rest;                /* where content and extra live */
     Buf out;                       /* the line to be written */
+    Buf scratch, keys;             /* from a stage's process to its in_order */
     Names counts;                  /* what document_count was given */
     int at_stage, dropped_by;      /* indices of stages; dropped_by -1: by none */
     size_t bytes[MOST_STAGES + 1]; /* of content before each stage and behind the last */
