@@ -142,7 +142,10 @@ static void keep_extra(Document *d, bool text_is_content) {
     const Json *root = d->json.node;
     const char *p = skip_space(d->raw.data, d->raw.data + d->raw.n) + 1;
     Member m;
-    for (const Json *x = json_first(root); x; x = json_next(root, x)) {
+    bool any = false;
+    for (const Json *x = json_first(root); x && !any; x = json_next(root, x))
+        any = !is_known(x->key, text_is_content);
+    for (const Json *x = any ? json_first(root) : NULL; x; x = json_next(root, x)) {
         next_member(&p, d->raw.data + d->raw.n, &m);
         if (!is_known(x->key, text_is_content)) add_member(&d->rest, &m);
     }

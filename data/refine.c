@@ -11,6 +11,9 @@
 
 #include "dedup.h" /* run_dedup */
 #include "refine.h"
+#ifdef __GLIBC__
+#include <malloc.h> /* mallopt */
+#endif
 
 Common common;
 
@@ -134,6 +137,10 @@ static void help(void) {
 }
 
 int main(int argc, char **argv) {
+#ifdef M_MMAP_THRESHOLD /* memory of long documents is used again, not given back each time */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     if (argc < 2) die_usage("no command, expected one of those that refine -h lists");
     if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {
         help();

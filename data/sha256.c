@@ -22,28 +22,26 @@ static void add_block(uint32_t state[8], const uint8_t *p) {
         0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7,
         0xC67178F2,
     };
-    uint32_t w[64], s[8];
+    uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
     for (int i = 0; i < 16; i++) {
         memcpy(&w[i], p + 4 * i, 4);
         w[i] = __builtin_bswap32(w[i]);
     }
     for (int i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (right(a, 7) ^ right(a, 18) ^ a >> 3) + w[i - 7] +
-               (right(b, 17) ^ right(b, 19) ^ b >> 10);
+        uint32_t x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + (right(x, 7) ^ right(x, 18) ^ x >> 3) + w[i - 7] +
+               (right(y, 17) ^ right(y, 19) ^ y >> 10);
     }
-    memcpy(s, state, sizeof s);
     for (int i = 0; i < 64; i++) {
-        uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        uint32_t t = s[7] + (right(s[4], 6) ^ right(s[4], 11) ^ right(s[4], 25)) + choice +
-                     constant[i] + w[i];
-        uint32_t u = (right(s[0], 2) ^ right(s[0], 13) ^ right(s[0], 22)) + majority;
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t;
-        s[0] = t + u;
+        uint32_t choice = g ^ (e & (f ^ g)), majority = (a & b) | (c & (a | b));
+        uint32_t t = h + (right(e, 6) ^ right(e, 11) ^ right(e, 25)) + choice + constant[i] + w[i];
+        uint32_t u = (right(a, 2) ^ right(a, 13) ^ right(a, 22)) + majority;
+        h = g, g = f, f = e, e = d + t;
+        d = c, c = b, b = a, a = t + u;
     }
-    for (int i = 0; i < 8; i++) state[i] += s[i];
+    state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+    state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
 void sha256(const void *bytes, size_t n, uint8_t digest[32]) {
