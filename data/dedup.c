@@ -5,8 +5,8 @@
  *     ./refine dedup --near --emit files.jsonl | LC_ALL=C sort | ./refine dedup --group > pairs
  *     ./refine dedup --drop pairs files.jsonl > unique.jsonl            the same, any size
  *
- * What to know first: OpenCoder (arXiv 2411.04905, section 2.1.1) drops files with the same SHA-256,
- * then those that share one of 16 bands of 128 out of 2048 MinHash values over 5 words each, and
+ * What to know first: OpenCoder (arXiv 2411.04905, 2.1.1) drops files with the same SHA-256, then
+ * those that share one of 16 bands of 128 out of 2048 MinHash values over 5 words each, and
  * keeps the one with the most stars, then the latest commit. What shares a band is joined, and of
  * what hangs together one unit stays. Documents are read twice: the first pass computes keys and
  * keeps them, the second lets pass what stays, in the order of the input. Signatures are computed
@@ -41,8 +41,8 @@ static const char usage[] =
     "usage: refine dedup [FILE.jsonl[.zst]...] [options]   drop exact and near duplicates\n"
     "Kept is what has the most stars, then the latest commit. Memory: 64 bytes for each different\n"
     "content and 1 for each unit; --near: 8 x bands (128) bytes a content more, at level\n"
-    "repository 4 x bands x rows (8192) bytes a repository. From stdin: documents wait on disk, in\n"
-    "$TMPDIR. Two texts of Jaccard similarity J share a band with 1 - (1 - J^rows)^bands.\n";
+    "repository 4 x bands x rows (8192) bytes a repository. From stdin: documents wait on disk,\n"
+    "in $TMPDIR. Two texts of Jaccard similarity J share a band with 1 - (1 - J^rows)^bands.\n";
 
 /* What lives from the first pass to the second. */
 static struct {

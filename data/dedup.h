@@ -18,6 +18,10 @@ typedef struct {
     uint32_t *mul, *flip;   /* of each function: x -> (x ^ flip) * mul, mul is odd */
 } MinHash;
 
+/* The hash of the next word from *p on, which moves behind it; false where there is none. A word is
+ * a run of letters, digits, _ and bytes above 127. `lower`: A to Z count as a to z. */
+bool next_word(const char **p, const char *end, bool lower, uint64_t *hash);
+
 void minhash_open(MinHash *m, int ngram, int bands, int rows, uint64_t seed);
 void minhash_close(MinHash *m);
 /* signature[i] = min(signature[i], function i over all shingles of the text); bands x rows numbers.
@@ -116,5 +120,7 @@ extern const Stage dedup_emit, dedup_drop;
 extern const char *dedup_edges; /* the file for --drop */
 int dedup_group(const char **path, int n);
 int run_dedup(int argc, char **argv);
+int run_all(int argc, char **argv);
+bool decontaminate_wanted(void); /* --against was given */
 
 #endif

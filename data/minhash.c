@@ -68,13 +68,15 @@ static bool in_word(uint8_t c) {
     return c >= 128 || c == '_' || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
 }
 
-/* The hash of the next word from *p on; false where there is none. */
-static bool next_word(const uint8_t **p, const uint8_t *end, uint64_t *hash) {
-    const uint8_t *s = *p;
-    while (s < end && !in_word(*s)) s++;
+bool next_word(const char **p, const char *end, bool lower, uint64_t *hash) {
+    const char *s = *p;
+    while (s < end && !in_word((uint8_t)*s)) s++;
     if (s == end) return false;
     uint64_t h = 0xCBF29CE484222325u; /* FNV-1a */
-    for (; s < end && in_word(*s); s++) h = (h ^ *s) * 0x100000001B3u;
+    for (; s < end && in_word((uint8_t)*s); s++) {
+        uint8_t c = (uint8_t)*s;
+        h = (h ^ (lower && c >= 'A' && c <= 'Z' ? c | 32u : c)) * 0x100000001B3u;
+    }
     *p = s;
     *hash = mix64(h);
     return true;
@@ -85,12 +87,12 @@ static bool next_word(const uint8_t **p, const uint8_t *end, uint64_t *hash) {
  * is one shingle; one without words is its bytes. */
 void minhash_add(const MinHash *m, Str text, uint32_t *signature) {
     const uint64_t base = 0x9E3779B97F4A7C15u;
-    const uint8_t *p = (const uint8_t *)text.s, *end = p + text.n;
+    const char *p = text.s, *end = p + text.n;
     uint64_t word[64], first = 1, sum = 0, w;
     uint32_t piece[PIECE], seen[SEEN] = { 0 };
     size_t n = 0, words = 0, k = (size_t)m->ngram;
     for (size_t i = 0; i < k; i++) first *= base; /* of the word that leaves */
-    while (next_word(&p, end, &w)) {
+    while (next_word(&p, end, false, &w)) {
         uint64_t old = words < k ? 0 : word[words % k];
         word[words++ % k] = w;
         sum = sum * base + w - old * first;

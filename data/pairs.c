@@ -2,7 +2,7 @@
  *
  *     --emit    documents -> a line for each key:     KEY <tab> UNIT
  *     sort      any program that brings lines with the same KEY together
- *     --group   sorted lines -> a line for each pair of neighbours with the same KEY: UNIT <tab> UNIT
+ *     --group   sorted lines -> for each pair of neighbours with the same KEY:  UNIT <tab> UNIT
  *     --drop    documents and pairs -> the documents that stay
  *
  * What to know first: a UNIT is its rank in 64 hexadecimal digits, such that the better one sorts

@@ -222,5 +222,7 @@ extern Common common;
 int refine_options(int argc, char **argv, const Option *own, const char *usage, const char **path,
                    int most);
 void write_stats(const Pipeline *p, const char *path);
+const char *grouped(uint64_t v, char text[32]); /* 1234567 -> 1,234,567 */
+int run_stats(int argc, char **argv);
 
 #endif
