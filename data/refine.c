@@ -61,6 +61,7 @@ typedef struct {
 static const Command commands[] = {
     { "read", NULL, &read_stage, NULL },
     { "dedup", "drop exact and near duplicates", NULL, run_dedup },
+    { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },

@@ -116,7 +116,7 @@ typedef struct {
     void (*close)(void *state, Buf *stats);
 } Stage;
 
-extern const Stage sample_stage, decontaminate_stage;
+extern const Stage sample_stage, decontaminate_stage, filter_stage, transform_stage;
 /* The stage of that name in the table of refine.c, or NULL. */
 const Stage *find_stage(const char *name);
 

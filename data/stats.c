@@ -199,7 +199,7 @@ static void print_reasons(const Json *stage, const char *key, const char *what) 
     uint64_t in = counts_of(stage, "in").files;
     for (size_t i = 0; i < n && i < (size_t)most; i++) {
         uint64_t files = (uint64_t)json_get(list[i], "files")->integer;
-        printf("    %s %-44.*s %11s %16s %7.2f\n", what, STR(list[i]->key), grouped(files, a),
+        printf("    %s %-39.*s %11s %16s %7.2f\n", what, STR(list[i]->key), grouped(files, a),
                grouped((uint64_t)json_get(list[i], "bytes")->integer, b), share(files, in));
     }
     free((void *)list);
@@ -228,7 +228,7 @@ static int print_run(void) {
         printf("%-51s %11s %16s %7.2f\n", bar[n].name, grouped(out.files, a), grouped(out.bytes, b),
                share(out.files, in.files));
         if (changed.files)
-            printf("    changed %-43s %11s %16s %7.2f\n", "", grouped(changed.files, a),
+            printf("    changed %-39s %11s %16s %7.2f\n", "", grouped(changed.files, a),
                    grouped(changed.bytes, b), share(changed.files, in.files));
         print_reasons(s, "dropped", "dropped");
         print_reasons(s, "counts", "counted");

@@ -1,0 +1,251 @@
+/* words.c: the words of a file after normalization, and their repetitions: word counts, the most
+ * frequent n-grams, the share of repeated n-grams.
+ *
+ * What to know first: a word becomes a number, and so does each n-gram, exactly: the (n-1)-gram at
+ * i and the word at i+n-1 make a 64-bit key. An n-gram can only be there twice where the two
+ * (n-1)-grams in it are, so each step looks at fewer places than the one before, and most of a file
+ * is gone after a few. Test: tests/test_filter.py. */
+
+#include "signals.h"
+#include <math.h> /* log */
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. Tables */
+
+uint64_t hash_pair(uint64_t a, uint64_t b) { return mix64(a * 0x9E3779B97F4A7C15u ^ b); }
+
+uint64_t hash_text(const char *s, size_t n) {
+    uint64_t h = n, eight;
+    for (; n >= 8; s += 8, n -= 8) {
+        memcpy(&eight, s, 8);
+        h = hash_pair(h, eight);
+    }
+    eight = 0;
+    memcpy(&eight, s, n);
+    return hash_pair(h, eight);
+}
+
+void table_clear(Table *t, size_t n) {
+    size_t size = 64;
+    while (size < 2 * n) size *= 2;
+    if (size > t->cap) {
+        free(t->key);
+        free(t->value);
+        t->key = (uint64_t *)xcalloc(size, sizeof *t->key, "a table");
+        t->value = (uint32_t *)xcalloc(size, sizeof *t->value, "a table");
+        t->cap = size;
+    } else {
+        memset(t->key, 0, size * sizeof *t->key);
+    }
+    t->mask = size - 1;
+}
+
+uint32_t *table_get(Table *t, uint64_t key) {
+    size_t i = (key * 0x9E3779B97F4A7C15u >> 20) & t->mask;
+    while (t->key[i] && t->key[i] != key) i = (i + 1) & t->mask;
+    if (!t->key[i]) {
+        t->key[i] = key;
+        t->value[i] = UINT32_MAX;
+    }
+    return &t->value[i];
+}
+
+void table_free(Table *t) {
+    free(t->key);
+    free(t->value);
+    memset(t, 0, sizeof *t);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. Words. A line of ASCII is read as it is; one with characters that normalization may change is
+ * normalized first. */
+
+enum { GAP, LETTERS, SYMBOL, NOTHING }; /* what a byte of ASCII is after normalization */
+
+static uint8_t class_of_ascii(int c) {
+    if (isalnum(c)) return LETTERS;
+    if (c < 8 || (c > 13 && c < 32 && c != 27)) return NOTHING;
+    return isspace(c) || ispunct(c) ? GAP : SYMBOL;
+}
+
+static void add_word(Rules *r, uint64_t hash, uint32_t len) {
+    WordList *w = &r->words;
+    if (w->n == w->cap) {
+        w->cap = w->cap * 2 + 1024;
+        w->id = (uint32_t *)xrealloc(w->id, w->cap, sizeof *w->id, "words");
+        w->len = (uint32_t *)xrealloc(w->len, w->cap, sizeof *w->len, "words");
+    }
+    uint32_t *id = table_get(&r->table, hash | 1);
+    if (*id == UINT32_MAX) {
+        if (w->n_different == w->count_cap) {
+            w->count_cap = w->count_cap * 2 + 1024;
+            w->count = (uint32_t *)xrealloc(w->count, w->count_cap, sizeof *w->count, "words");
+        }
+        w->count[w->n_different] = 0;
+        *id = (uint32_t)w->n_different++;
+    }
+    w->count[*id]++;
+    w->id[w->n] = *id;
+    w->len[w->n++] = len;
+    w->chars += len;
+}
+
+/* A word while it is read; four characters at a time go into the hash. */
+typedef struct {
+    uint64_t hash, bytes;
+    uint32_t len;
+    int kind; /* LETTERS, SYMBOL, or GAP: no word */
+} Word;
+
+static void end_word(Rules *r, Word *w) {
+    if (w->kind != GAP) add_word(r, hash_pair(hash_pair(w->hash, w->bytes), w->len), w->len);
+    *w = (Word){ 0, 0, 0, GAP };
+}
+
+static inline void add_char(Rules *r, Word *w, uint32_t c, int kind) {
+    if (kind != w->kind) end_word(r, w);
+    w->kind = kind;
+    if (kind == GAP) return;
+    w->bytes = w->bytes << 16 ^ c;
+    if (++w->len % 4 == 0) {
+        w->hash = hash_pair(w->hash, w->bytes);
+        w->bytes = 0;
+    }
+}
+
+static void ascii_words(Rules *r, const uint8_t *class, const char *s, size_t n) {
+    Word w = { 0, 0, 0, GAP };
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = (uint8_t)s[i], kind = class[c];
+        if (kind == NOTHING) continue;
+        add_char(r, &w, c >= 'A' && c <= 'Z' ? c | 32u : c, kind);
+    }
+    end_word(r, &w);
+}
+
+/* Chinese has no spaces: a run of its characters counts as words of two. The released filter asks
+ * the dictionary of jieba, whose words are 1.5 to 2 characters long on average. */
+static void unicode_words(Rules *r, const char *s, size_t n) {
+    Word w = { 0, 0, 0, GAP };
+    uni_normalize(&r->codes, &r->work, s, n);
+    for (size_t i = 0; i < r->codes.n; i++) {
+        uint32_t c = r->codes.code[i];
+        uint8_t p = uni_props(c);
+        int kind = p & UNI_WORD ? LETTERS : p & UNI_SPACE ? GAP : SYMBOL;
+        if (r->file->chinese && p & UNI_HAN && w.len % 2 == 0) end_word(r, &w);
+        add_char(r, &w, c, kind);
+    }
+    end_word(r, &w);
+}
+
+void words_of_text(Rules *r) {
+    uint8_t class[128];
+    const char *s = r->text.s, *end = s + r->text.n;
+    for (int c = 0; c < 128; c++) class[c] = class_of_ascii(c);
+    r->words.n = r->words.n_different = 0;
+    r->words.chars = 0;
+    table_clear(&r->table, r->text.n / 2 + 1);
+    while (s < end) {
+        const char *stop = next_line(s, end);
+        uint8_t high = 0;
+        for (const char *p = s; p < stop; p++) high |= (uint8_t)*p;
+        if (high < 0x80)
+            ascii_words(r, class, s, (size_t)(stop - s));
+        else
+            unicode_words(r, s, (size_t)(stop - s));
+        s = stop;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 3. n-grams: gram[i] is the number of the n-gram that begins at word i, or NONE where it is there
+ * only once. */
+
+enum { NONE = UINT32_MAX };
+
+static void grow_grams(WordList *w) {
+    if (w->gram_cap >= w->n) return;
+    w->gram_cap = w->n + w->n / 2;
+    w->gram = (uint32_t *)xrealloc(w->gram, w->gram_cap, sizeof *w->gram, "n-grams");
+    w->gram_count = (uint32_t *)xrealloc(w->gram_count, w->gram_cap, sizeof *w->gram, "n-grams");
+    w->first = (uint32_t *)xrealloc(w->first, w->gram_cap, sizeof *w->gram, "n-grams");
+}
+
+/* From gram of n-1 words to gram of n. first[g] is where n-gram g stands first; gram_count[g]
+ * how often. The most frequent one, of several the first, and how often it is there: *top. */
+static void longer_grams(Rules *r, size_t n, uint32_t *top, uint32_t *top_count) {
+    WordList *w = &r->words;
+    size_t places = 0;
+    for (size_t i = 0; i + n <= w->n; i++)
+        places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
+    table_clear(&r->table, places);
+    uint32_t n_grams = 0, *count = w->gram_count;
+    for (size_t i = 0; i < w->n; i++) {
+        if (i + n > w->n || w->gram[i] == NONE || w->gram[i + 1] == NONE) {
+            w->gram[i] = NONE;
+            continue;
+        }
+        uint64_t key = (uint64_t)w->gram[i] << 32 | w->id[i + n - 1];
+        uint32_t *g = table_get(&r->table, key + 1); /* 0 is no key */
+        if (*g == NONE) {
+            *g = n_grams;
+            w->first[n_grams] = (uint32_t)i;
+            count[n_grams++] = 0;
+        }
+        count[*g]++;
+        w->gram[i] = *g;
+    }
+    *top_count = 1;
+    for (uint32_t g = 0; g < n_grams; g++) {
+        if (count[g] <= *top_count) continue;
+        *top = g;
+        *top_count = count[g];
+    }
+    for (size_t i = 0; i < w->n; i++)
+        if (w->gram[i] != NONE && count[w->gram[i]] < 2) w->gram[i] = NONE;
+}
+
+static uint64_t covered_chars(const WordList *w, size_t n) {
+    uint64_t chars = 0;
+    size_t until = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        if (w->gram[i] != NONE) until = i + n;
+        if (i < until) chars += w->len[i];
+    }
+    return chars;
+}
+
+static void gram_signals(Rules *r, int top_2, int dupe_5, Signals *out) {
+    WordList *w = &r->words;
+    grow_grams(w);
+    for (size_t i = 0; i < w->n; i++) w->gram[i] = w->count[w->id[i]] > 1 ? w->id[i] : NONE;
+    for (size_t n = 2; n <= 10; n++) {
+        uint32_t top = 0, top_count;
+        longer_grams(r, n, &top, &top_count);
+        uint64_t chars = 0;
+        if (n > 4)
+            chars = covered_chars(w, n);
+        else if (top_count > 1)
+            for (size_t k = 0; k < n; k++) chars += (uint64_t)w->len[w->first[top] + k] * top_count;
+        int signal = n > 4 ? dupe_5 + (int)n - 5 : top_2 + (int)n - 2;
+        signal_set(out, signal, w->chars ? (double)chars / (double)w->chars : 0);
+    }
+}
+
+void word_signals(Rules *r, Signals *out) {
+    WordList *w = &r->words;
+    bool text = r->file->type == FILE_TEXT;
+    double n = (double)w->n, entropy = 0;
+    signal_set(out, text ? DOC_NUM_WORDS : CODE_NUM_WORDS, n);
+    signal_share(out, text ? DOC_WORD_LENGTH : CODE_WORD_LENGTH, (double)w->chars, n);
+    signal_share(out, text ? DOC_UNIQUE : CODE_UNIQUE, (double)w->n_different, n);
+    if (text) {
+        for (size_t i = 0; i < w->n_different; i++)
+            entropy -= w->count[i] / n * log(w->count[i] / n);
+        if (w->n)
+            signal_set(out, DOC_ENTROPY, entropy);
+        else
+            signal_none(out, DOC_ENTROPY);
+    }
+    gram_signals(r, text ? DOC_TOP_2 : CODE_TOP_2, text ? DOC_DUPE_5 : CODE_DUPE_5, out);
+}
