@@ -16,7 +16,7 @@ REFINE_FLAGS := $(if $(REFINE_ZSTD),-DOC_ZSTD) $(if $(REFINE_ARCHIVE),-DOC_ARCHI
 REFINE_LIBS := $(if $(REFINE_ZSTD),-lzstd) $(if $(REFINE_ARCHIVE),-larchive) \
     $(if $(REFINE_PCRE2),-lpcre2-8) $(if $(REFINE_XML),-lxml2)
 REFINE_OBJECTS := $(patsubst %,lib/%.o,$(filter-out data/refine $(tokenizer_parts),\
-    $(basename $(wildcard data/*.c))) data/texts)
+    $(basename $(wildcard data/*.c))) data/texts tokenizer)
 
 build/data/refine.o build/asan/data/refine.o \
 $(REFINE_OBJECTS:%=build/%) $(REFINE_OBJECTS:%=build/asan/%): FLAGS += $(REFINE_FLAGS)

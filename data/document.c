@@ -142,7 +142,10 @@ static void keep_extra(Document *d, bool text_is_content) {
     const Json *root = d->json.node;
     const char *p = skip_space(d->raw.data, d->raw.data + d->raw.n) + 1;
     Member m;
-    for (const Json *x = json_first(root); x; x = json_next(root, x)) {
+    bool any = false;
+    for (const Json *x = json_first(root); x && !any; x = json_next(root, x))
+        any = !is_known(x->key, text_is_content);
+    for (const Json *x = any ? json_first(root) : NULL; x; x = json_next(root, x)) {
         next_member(&p, d->raw.data + d->raw.n, &m);
         if (!is_known(x->key, text_is_content)) add_member(&d->rest, &m);
     }
@@ -215,6 +218,8 @@ void document_reset(Document *d) {
     d->json = old.json;
     d->raw = old.raw, d->text = old.text, d->rest = old.rest, d->added = old.added;
     d->out = old.out, d->counts = old.counts, d->names = old.names;
+    d->scratch = old.scratch, d->keys = old.keys;
+    d->scratch.n = d->keys.n = 0;
     d->raw.n = d->names.n = d->text.n = d->rest.n = d->added.n = d->out.n = d->counts.n = 0;
 }
 
@@ -222,6 +227,7 @@ void document_free(Document *d) {
     json_free(&d->json);
     buf_free(&d->raw), buf_free(&d->text), buf_free(&d->rest);
     buf_free(&d->added), buf_free(&d->out), buf_free(&d->names);
+    buf_free(&d->scratch), buf_free(&d->keys);
     free(d->counts.item);
     memset(d, 0, sizeof *d);
     document_reset(d);

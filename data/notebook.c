@@ -8,8 +8,7 @@
 #include "refine.h"
 
 static void add(Buf *text, const Json *line) {
-    if (line->type == J_STRING && line->str.n <= MOST_LINE)
-        buf_add(text, line->str.s, line->str.n);
+    if (line->type == J_STRING && line->str.n <= MOST_LINE) buf_add(text, line->str.s, line->str.n);
 }
 
 static void add_source(Buf *text, const Json *source) {

@@ -250,8 +250,7 @@ void write_stats(const Pipeline *p, const char *path) {
     buf_free(&b);
 }
 
-/* 1234567 -> 1,234,567 */
-static const char *grouped(uint64_t v, char text[32]) {
+const char *grouped(uint64_t v, char text[32]) {
     char digits[24];
     int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)v), k = 0;
     for (int i = 0; i < n; i++) {

@@ -9,7 +9,11 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
+#include "dedup.h" /* run_dedup */
 #include "refine.h"
+#ifdef __GLIBC__
+#include <malloc.h> /* mallopt */
+#endif
 
 Common common;
 
@@ -27,12 +31,14 @@ static const Option common_options[] = {
     { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },
 };
 
+enum { MOST_OPTIONS = 100 };
+
 int refine_options(int argc, char **argv, const Option *own, const char *usage, const char **path,
                    int most) {
-    Option table[64];
+    Option table[MOST_OPTIONS];
     int n = 0, k = (int)(sizeof common_options / sizeof *common_options);
     for (; own && own[n].name; n++) {
-        if (n + k == 64) die("options: more than %d, expected fewer", n);
+        if (n + k == MOST_OPTIONS) die("options: more than %d, expected fewer", n);
         table[n] = own[n];
     }
     memcpy(table + n, common_options, sizeof common_options);
@@ -55,8 +61,12 @@ typedef struct {
 static const Command commands[] = {
     { "read", NULL, &read_stage, NULL },
     { "transform", NULL, &transform_stage, NULL },
+    { "dedup", "drop exact and near duplicates", NULL, run_dedup },
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
+    { "decontaminate", NULL, &decontaminate_stage, NULL },
+    { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
+    { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },
 };
 
@@ -124,16 +134,19 @@ static int run_command(const Stage *stage, int argc, char **argv) {
 
 #ifndef OC_LIBRARY
 static void help(void) {
-    puts(
-        "usage: refine COMMAND [FILE...] [options]\n"
-        "RefineCode's data pipeline: from raw source files to clean training text. Documents are\n"
-        "lines of JSON with repo, path, language, content and more; from files or stdin to stdout.\n"
-        "commands (refine COMMAND -h says more):");
+    puts("usage: refine COMMAND [FILE...] [options]\n"
+         "RefineCode's data pipeline: from raw source files to clean training text. Documents are\n"
+         "lines of JSON with repo, path, language, content and more; from files to stdout.\n"
+         "commands (refine COMMAND -h says more):");
     for (const Command *c = commands; c->name; c++)
         printf("  %-15s %s\n", c->name, c->stage ? c->stage->help : c->help);
 }
 
 int main(int argc, char **argv) {
+#ifdef M_MMAP_THRESHOLD /* memory of long documents is used again, not given back each time */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     if (argc < 2) die_usage("no command, expected one of those that refine -h lists");
     if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {
         help();

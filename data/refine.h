@@ -70,6 +70,7 @@ typedef struct {
     Buf names;                     /* where a source puts repo and path */
     Buf text, rest;                /* where content and extra live */
     Buf out;                       /* the line to be written */
+    Buf scratch, keys;             /* from a stage's process to its in_order */
     Names counts;                  /* what document_count was given */
     int at_stage, dropped_by;      /* indices of stages; dropped_by -1: by none */
     size_t bytes[MOST_STAGES + 1]; /* of content before each stage and behind the last */
@@ -221,5 +222,7 @@ extern Common common;
 int refine_options(int argc, char **argv, const Option *own, const char *usage, const char **path,
                    int most);
 void write_stats(const Pipeline *p, const char *path);
+const char *grouped(uint64_t v, char text[32]); /* 1234567 -> 1,234,567 */
+int run_stats(int argc, char **argv);
 
 #endif
