@@ -33,7 +33,7 @@ static const char *java_function(const char *p, const char *end) {
     if (!hit) return NULL;
     q = spaced_word(skip_space(hit, end), end, "throws");
     if (!q) return hit;
-    size_t len;
+    size_t len = 0;
     while (q < end && (*q == ' ' || *q == ',' || is_word(q, end, &len)))
         q += *q == ' ' || *q == ',' ? 1 : len;
     return q;
