@@ -29,3 +29,7 @@ refine: build/data/refine.o $(REFINE_OBJECTS:%=build/%) ## build refine and say 
 	@$(if $(REFINE_XML),,echo 'libxml2: no, HTML is not parsed; libxml2-dev has it')
 build/asan/refine: build/asan/data/refine.o $(REFINE_OBJECTS:%=build/asan/%)
 	$(CC) $(FLAGS) $(ASAN) -o $@ $^ $(REFINE_LIBS) $(LIBS)
+
+ifneq ($(SANITIZED),)
+SANITIZED += build/asan/refine
+endif

@@ -26,7 +26,7 @@ size_t archive_stem(const char *name) {
 struct Archive {
     struct archive *a;
     const char *path;
-    bool failed;
+    bool failed, begun;
 };
 
 Archive *archive_open(const char *path) {
@@ -37,7 +37,6 @@ Archive *archive_open(const char *path) {
         archive_read_support_format_tar(a->a) || archive_read_support_format_zip(a->a))
         die("%s: libarchive: %s", path, a->a ? archive_error_string(a->a) : "out of memory");
     a->failed = archive_read_open_filename(a->a, path, 1 << 20) != ARCHIVE_OK;
-    if (a->failed) die("%s: %s, expected a tar or zip archive", path, archive_error_string(a->a));
     return a;
 }
 
@@ -54,14 +53,17 @@ static bool read_entry(Archive *a, Document *d) {
 bool archive_next(Archive *a, Document *d, Str *path, int64_t *time) {
     struct archive_entry *entry;
     for (;;) {
-        int status = a->failed ? ARCHIVE_EOF : archive_read_next_header(a->a, &entry);
+        int status = !a->failed ? archive_read_next_header(a->a, &entry)
+                     : a->begun ? ARCHIVE_EOF
+                                : ARCHIVE_FATAL; /* it could not be opened */
+        a->begun = true;
         d->from = a->path;
         *path = str_of("");
         *time = 0;
         if (status == ARCHIVE_EOF) return false;
         if (status < ARCHIVE_WARN) {
             a->failed = status == ARCHIVE_FATAL;
-            d->broken = "the archive is damaged or cut off";
+            d->broken = "no archive, or one that is damaged or cut off";
             return true;
         }
         if (archive_entry_filetype(entry) != AE_IFREG) continue;

@@ -143,7 +143,7 @@ static void *bench_open(int n_threads) {
     }
     source_close(s);
     document_free(&d);
-    if (!b->grams.n)
+    if (!b->grams.n && !b->names.n)
         die("%s: no prompt, text, code or test in it, expected tasks", against.text[0]);
     b->word = !strcmp(entry, "word");
     if (!strcmp(entry, "none")) free(b->names.slot), b->names = (Set){ NULL, 0, 0 };

@@ -122,7 +122,7 @@ static bool next_line(Source *s, Document *d) {
         l->left.n -= n + (stop != NULL);
         any = true;
         if (!stop) continue;
-        if (d->raw.n && d->raw.data[strspn(d->raw.data, " \t\r")]) return true;
+        if (d->raw.n && strspn(d->raw.data, " \t\r") < d->raw.n) return true;
         d->raw.n = 0;
         any = false;
     }

@@ -163,6 +163,7 @@ static struct {
     uint32_t *parent; /* of a forest; the best of a group is at its root */
     bool *passed;     /* the unit was let pass: others with the same name are dropped */
     size_t n, cap;
+    Source *pairs;
 } drop;
 
 static uint32_t find_root(uint32_t i) {
@@ -202,12 +203,12 @@ static void parse_name(const char *hex, Name *name) {
 }
 
 static void *drop_open(int n_threads) {
-    Source *in = source_lines(&dedup_edges, 1);
     Document d = { 0 };
     size_t key;
     (void)n_threads;
+    drop.pairs = source_lines(&dedup_edges, 1);
     document_reset(&d);
-    for (; in->next(in, &d); document_reset(&d)) {
+    for (; drop.pairs->next(drop.pairs, &d); document_reset(&d)) {
         Name a, b;
         if (!split((Str){ d.raw.data, d.raw.n }, &key) || key != UNIT_HEX)
             die("%s:%lld: '%.60s', expected a line of dedup --group", d.from, (long long)d.line,
@@ -221,7 +222,7 @@ static void *drop_open(int n_threads) {
         else
             drop.parent[x] = y;
     }
-    source_close(in);
+    source_close(drop.pairs);
     document_free(&d);
     return NULL;
 }

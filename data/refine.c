@@ -60,8 +60,8 @@ typedef struct {
 
 static const Command commands[] = {
     { "read", NULL, &read_stage, NULL },
-    { "transform", NULL, &transform_stage, NULL },
     { "dedup", "drop exact and near duplicates", NULL, run_dedup },
+    { "transform", NULL, &transform_stage, NULL },
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
