@@ -23,8 +23,8 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ENDINGS = set("""py c h cpp cc cxx hpp cs go html htm java js sh bash sql json yml yaml xml css ts php
-rb pl lua rs md txt rst cmake toml ini scss kt swift hs ml vim el tex m4 awk""".split())
+ENDINGS = set("""py c h cpp cc cxx hpp cs go html htm java js sh bash sql json yml yaml xml css ts
+php rb pl lua rs md txt rst cmake toml ini scss kt swift hs ml vim el tex m4 awk""".split())
 RANDOM_RULES = ("no_logic", "cate_testfile")
 
 
@@ -102,7 +102,8 @@ def ours(documents, fix):
         command = [os.path.join(ROOT, "refine"), "filter", "-q", "-j", "1", "--lang", "en"]
         command += ["--fix"] * fix
         start = time.perf_counter()
-        out = subprocess.run([*command, "--all", "--signals", path], capture_output=True, check=True)
+        out = subprocess.run([*command, "--all", "--signals", path], capture_output=True,
+                             check=True)
         full = time.perf_counter() - start
         start = time.perf_counter()
         subprocess.run([*command, "--no-parse", path], stdout=subprocess.DEVNULL, check=True)

@@ -134,16 +134,17 @@ static bool concatenates(Str line) {
 /* ------------------------------------------------------------------------------------------------
  * 2. Lines */
 
-static void squeeze(Buf *b, Str line) { /* the line without white space */
+static uint64_t hash_squeezed(Buf *b, Str line, bool *counts) {
     const char *end = line.s + line.n;
+    size_t n = 0, len;
     b->n = 0;
-    for (const char *p = line.s; p < end;) {
-        const char *stop = p;
-        size_t len;
-        while (stop < end && !is_space(stop, end, &len)) stop += len;
-        buf_add(b, p, (size_t)(stop - p));
-        p = skip_space(stop, end);
+    buf_add(b, line.s, line.n); /* makes room; overwritten from its start */
+    for (const char *p = line.s; p < end; p += len) {
+        bool space = uni_props(char_at(p, end, &len)) & UNI_SPACE;
+        for (size_t i = 0; i < len && !space; i++) b->data[n++] = p[i];
     }
+    *counts = count_chars(b->data, n) != 1 && !str_is((Str){ b->data, n }, "},");
+    return hash_text(b->data, n) | 1;
 }
 
 /* Lines that are there more than once, white space aside. One character, or "},", is no line to
@@ -155,37 +156,37 @@ static void repeated_lines(Rules *r, Signals *out) {
         signal_none(out, CODE_LINES_DUPE);
         return;
     }
+    if (r->line_hash_cap < lines->n) {
+        r->line_hash_cap = lines->cap;
+        r->line_hash =
+            (uint64_t *)xrealloc(r->line_hash, lines->cap, sizeof *r->line_hash, "lines");
+    }
     table_clear(&r->table, lines->n);
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < lines->n; i++) {
-            squeeze(&r->squeezed, lines->line[i]);
-            Str s = { r->squeezed.data, r->squeezed.n };
-            uint32_t *count = table_get(&r->table, hash_text(s.s, s.n) | 1);
-            if (!pass)
-                *count = *count == UINT32_MAX ? 1 : *count + 1;
-            else
-                n += *count > 1 && count_chars(s.s, s.n) != 1 && !str_is(s, "},");
-        }
+    for (size_t i = 0; i < lines->n; i++) {
+        bool counts;
+        uint64_t hash = hash_squeezed(&r->scratch, lines->line[i], &counts);
+        uint32_t *count = table_get(&r->table, hash);
+        *count = *count == UINT32_MAX ? 1 : *count + 1;
+        r->line_hash[i] = counts ? hash : 0;
+    }
+    for (size_t i = 0; i < lines->n; i++)
+        n += r->line_hash[i] && *table_get(&r->table, r->line_hash[i]) > 1;
     signal_share(out, CODE_LINES_DUPE, (double)n, (double)lines->n);
 }
 
-static void line_words(const Rules *r, Signals *out) {
-    static const char *const prompts[] = { "your code here", "fixme", "todo" };
-    const char *end = r->comment.s + r->comment.n;
-    size_t n = 0, n_lines = 0, concat = 0;
-    for (const char *p = r->comment.s; p < end;) {
-        const char *stop = next_line(p, end);
-        bool hit = false;
-        for (int i = 0; i < 3 && !hit; i++)
-            hit = find_word((Str){ p, (size_t)(stop - p) }, prompts[i], true) != NULL;
-        n += hit;
-        p = stop;
-    }
-    for (const char *p = r->text.s, *stop = p + r->text.n; p < stop; n_lines++) p = next_line(p, stop);
-    signal_share(out, CODE_PROMPT_COMMENTS, (double)n, (double)n_lines);
+static void line_words(Rules *r, Signals *out) {
+    static const char *const prompts[] = { "your code here", "fixme", "todo", NULL };
+    const char *p = r->text.s, *end = p + r->text.n;
+    size_t n_lines = 0, concat = 0;
+    for (; p < end; n_lines++) p = next_line(p, end);
+    small_letters(&r->scratch, r->comment);
+    Str comment = { r->scratch.data, r->scratch.n };
+    signal_share(out, CODE_PROMPT_COMMENTS, (double)lines_with_any(comment, prompts),
+                 (double)n_lines);
     for (size_t i = 0; i < r->code_lines.n; i++) concat += concatenates(r->code_lines.line[i]);
     signal_share(out, CODE_STRING_CONCAT, (double)concat, (double)r->code_lines.n);
-    signal_share(out, CODE_ASSERT, (double)lines_with(r, "assert", NULL, true), (double)r->code_lines.n);
+    signal_share(out, CODE_ASSERT, (double)lines_with(r, "assert", NULL, true),
+                 (double)r->code_lines.n);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -221,12 +222,15 @@ static const char *hex_item(const char *p, const char *s, const char *end) {
     return is_word(p, end, &len) ? NULL : skip_space(p, end);
 }
 
+static bool is_ascii_word(char c) { return isalnum((uint8_t)c) || c == '_'; }
+
 static void hex_runs(Str text, Runs *runs) { /* (?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,} */
     const char *s = text.s, *end = s + text.n;
     for (const char *p = s; p < end;) {
         const char *q = p, *next;
         size_t n = 0;
-        if (!isxdigit((uint8_t)*p) && *p != '\\') {
+        bool inside = p > s && is_ascii_word(p[-1]) && *p != '\\'; /* no \b: the usual case */
+        if (inside || (!isxdigit((uint8_t)*p) && *p != '\\')) {
             p++;
             continue;
         }

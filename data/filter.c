@@ -134,8 +134,8 @@ static void filter_close(void *state, Buf *stats) {
 }
 
 const Stage filter_stage = {
-    "filter",     "drop files by the heuristic rules of the paper",
-    rules_fixed,  options,
-    filter_open,  filter_process,
-    NULL,         filter_close,
+    "filter",    "drop files by the heuristic rules of the paper",
+    rules_fixed, options,
+    filter_open, filter_process,
+    NULL,        filter_close,
 };

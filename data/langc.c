@@ -79,8 +79,8 @@ static const char *match_class(const char *p, const char *end) {
 }
 
 static const char *match_variable(const char *p, const char *end) {
-    static const char *const types[] = { "int", "float", "double", "char", "bool", "std::string",
-                                         "auto", NULL };
+    static const char *const types[] = { "int",  "float",       "double", "char",
+                                         "bool", "std::string", "auto",   NULL };
     const char *q = spaced_word(p, end, "unsigned");
     return name_and_semicolon(spaced_type(q ? q : p, end, types), end);
 }
@@ -125,7 +125,7 @@ static bool declares(Str code) {
     const char *p = code.s, *end = p + code.n, *last = end;
     size_t len;
     while (last > p && last[-1] != ';') last--; /* behind the last semicolon */
-    for (const char *q; p < last; p = q > p ? q : p + 1) {
+    for (const char *q; p<last; p = q> p ? q : p + 1) {
         q = skip_word(p, last);
         if (q == p) continue;
         const char *t = skip_space(q, last);
@@ -146,25 +146,43 @@ static bool declares(Str code) {
     return false;
 }
 
-static bool is_directive(Str line) {
-    static const char *const words[] = { "include", "define", "if", "else", "elif", "endif", "error",
-                                         "pragma", "warning", "undef", "line", NULL };
-    const char *end = line.s + line.n;
-    for (const char *p = line.s; (p = find_byte(p, end, '#')); p++)
-        if (any_of(skip_space(p + 1, end), end, words)) return true;
-    return find_word(line, "struct", false) || find_word(line, "using", false);
+/* The next # with the name of a directive behind it, or end. */
+static const char *next_directive(const char *p, const char *end) {
+    static const char *const words[] = { "include", "define", "if",      "else",  "elif", "endif",
+                                         "error",   "pragma", "warning", "undef", "line", NULL };
+    for (; (p = find_byte(p, end, '#')); p++)
+        if (any_of(skip_space(p + 1, end), end, words)) return p;
+    return end;
+}
+
+/* Lines with a directive, struct or using. */
+static size_t count_directives(Str code) {
+    static const char *const words[] = { "struct", "using" };
+    const char *p = code.s, *end = p + code.n, *hit[3] = { p, p, p };
+    size_t n = 0;
+    for (; p < end; n++) {
+        for (int i = 0; i < 3; i++) {
+            if (n && hit[i] >= p) continue;
+            hit[i] = i == 2 ? next_directive(p, end)
+                            : find_word((Str){ p, (size_t)(end - p) }, words[i], false);
+            if (!hit[i]) hit[i] = end;
+        }
+        p = hit[0] < hit[1] ? hit[0] : hit[1];
+        if (hit[2] < p) p = hit[2];
+        if (p == end) break;
+        p = next_line(p, end);
+    }
+    return n;
 }
 
 static void directives(const Rules *r, int signal, Signals *out) {
     static const char *const headers[] = { "h", "hpp", "hxx", "hh", "h++" };
-    size_t n = 0;
     for (size_t i = 0; i < sizeof headers / sizeof *headers; i++)
         if (str_is(r->file->ext, headers[i])) {
             signal_none(out, signal);
             return;
         }
-    for (size_t i = 0; i < r->code_lines.n; i++) n += is_directive(r->code_lines.line[i]);
-    signal_share(out, signal, (double)n, (double)r->code_lines.n);
+    signal_share(out, signal, (double)count_directives(r->code), (double)r->code_lines.n);
 }
 
 static bool bits_stdc(const Rules *r) { /* among the first 200 characters */

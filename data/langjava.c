@@ -13,13 +13,13 @@ static const char *const modifiers[] = { "public", "protected", "private", "stat
 /* name\s+name\s*(...) behind any number of modifiers, of which the last, `static`, may be the first
  * name itself; and throws. */
 static const char *java_function(const char *p, const char *end) {
-    static const char *const not[] = { "public", "private", "protected", "else", "if", NULL };
+    static const char *const not [] = { "public", "private", "protected", "else", "if", NULL };
     const char *at[32] = { p }, *q, *hit = NULL;
     int n = 0;
     while (n < 31 && (q = spaced_type(at[n], end, modifiers))) at[++n] = q;
     for (; n >= 0 && !hit; n--) {
         q = at[n];
-        if (any_of(q, end, not)) continue;
+        if (any_of(q, end, not )) continue;
         if (q < end && *q == '<') {
             const char *type = skip_word(q + 1, end);
             if (type == q + 1 || type >= end || *type != '>') continue;
@@ -175,6 +175,5 @@ void java_signals(Rules *r, Signals *out) {
     signal_share(out, JAVA_VAR_NAME, (double)n.legal_variables, (double)n.variables);
     signal_share(out, JAVA_FUNC_NAME, (double)n.legal_functions, (double)n.functions);
     signal_share(out, JAVA_CLASS_NAME, (double)n.legal_classes, (double)n.classes);
-    signal_share(out, JAVA_PRINT, (double)lines_with(r, "System.out.print", NULL, false),
-                 lines);
+    signal_share(out, JAVA_PRINT, (double)lines_with(r, "System.out.print", NULL, false), lines);
 }

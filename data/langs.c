@@ -8,8 +8,8 @@
 
 /* \w+\s+\w+\s*\([^)]*\) with an optional <\w+> and white space before it, unless a word that
  * begins with one of `not` stands there. */
-static const char *typed_function(const char *p, const char *end, const char *const *not) {
-    if (any_of(p, end, not)) return NULL;
+static const char *typed_function(const char *p, const char *end, const char *const * not ) {
+    if (any_of(p, end, not )) return NULL;
     if (p < end && *p == '<') {
         const char *q = skip_word(p + 1, end);
         if (q == p + 1 || q >= end || *q != '>') return NULL;
@@ -23,14 +23,16 @@ static const char *typed_function(const char *p, const char *end, const char *co
 
 static const char *cs_function(const char *p, const char *end) {
     static const char *const access[] = { "public", "protected", "private", "internal", NULL };
-    static const char *const kinds[] = { "static", "virtual", "override", "abstract", "async", NULL };
-    static const char *const not[] = { "public", "private", "protected", "if", "else", NULL };
+    static const char *const kinds[] = {
+        "static", "virtual", "override", "abstract", "async", NULL
+    };
+    static const char *const not [] = { "public", "private", "protected", "if", "else", NULL };
     const char *start[2] = { spaced_type(p, end, access), p }, *hit = NULL;
     for (int i = 0; i < 2 && !hit; i++) {
         if (!start[i]) continue;
         const char *q = spaced_type(start[i], end, kinds);
-        if (q) hit = typed_function(q, end, not);
-        if (!hit) hit = typed_function(start[i], end, not);
+        if (q) hit = typed_function(q, end, not );
+        if (!hit) hit = typed_function(start[i], end, not );
     }
     return hit;
 }
@@ -51,13 +53,13 @@ static const char *cs_return(const char *p, const char *end) { /* return\b(?:\s+
     return p < end && *p == ';' ? p + 1 : NULL;
 }
 
-static const char *const cs_types[] = { "int",   "float",  "double", "char", "string", "bool",
-                                        "byte",  "sbyte",  "short",  "ushort", "uint", "long",
-                                        "ulong", "decimal", NULL };
-static const char *const cs_types_and_var[] = { "int",   "float",  "double",  "char",  "string",
-                                                "var",   "bool",   "byte",    "sbyte", "short",
-                                                "ushort", "uint",  "long",    "ulong", "decimal",
-                                                NULL };
+static const char *const cs_types[] = { "int",  "float", "double", "char",    "string",
+                                        "bool", "byte",  "sbyte",  "short",   "ushort",
+                                        "uint", "long",  "ulong",  "decimal", NULL };
+static const char *const cs_types_and_var[] = { "int",    "float", "double",  "char",
+                                                "string", "var",   "bool",    "byte",
+                                                "sbyte",  "short", "ushort",  "uint",
+                                                "long",   "ulong", "decimal", NULL };
 
 /* Matches of \b(?:types)\s+\w+, with \s*; behind them where `semicolon`. */
 static size_t declarations(Str code, const char *const *types, bool semicolon) {
@@ -99,8 +101,7 @@ void csharp_signals(Rules *r, Signals *out) {
     /* As released, a list is compared with 0: never equal. */
     signal_set(out, CS_VAR_ZERO, r->fix && !declarations(r->code, cs_types_and_var, false));
     signal_share(out, CS_NO_LOGIC, (double)no_logic, lines);
-    signal_share(out, CS_PRINT, (double)lines_with(r, "Console.WriteLine", NULL, false),
-                 lines);
+    signal_share(out, CS_PRINT, (double)lines_with(r, "Console.WriteLine", NULL, false), lines);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -219,9 +220,8 @@ static bool ends_with_test(Str name) {
 void go_signals(Rules *r, Signals *out) {
     double lines = (double)r->code_lines.n;
     size_t functions = go_functions(r->code);
-    size_t no_logic = functions + go_imports(r->code, r->fix) +
-                      count_lines(r->code, go_variable) + count_lines(r->code, go_return) +
-                      count_lines(r->code, go_type);
+    size_t no_logic = functions + go_imports(r->code, r->fix) + count_lines(r->code, go_variable) +
+                      count_lines(r->code, go_return) + count_lines(r->code, go_type);
     /* As released, the name comes without its extension, and so never ends with it. */
     signal_set(out, GO_TESTFILE, r->fix && ends_with_test(r->file->name));
     signal_share(out, GO_FUNC_RATIO, (double)functions, lines);
@@ -233,9 +233,7 @@ void go_signals(Rules *r, Signals *out) {
 /* ------------------------------------------------------------------------------------------------
  * 3. Python and JavaScript, without what their parsers add (parsers.c) */
 
-static double share(size_t part, size_t whole) {
-    return whole ? (double)part / (double)whole : 0;
-}
+static double share(size_t part, size_t whole) { return whole ? (double)part / (double)whole : 0; }
 
 void python_signals(Rules *r, Signals *out) {
     size_t lines = r->code_lines.n;

@@ -123,7 +123,14 @@ static const char *sh_step(Cutter *x, Shell *sh, const char *p) {
         }
         return p + 1;
     case '}': return state == SH_CURLY ? sh_pop(sh), p + 1 : p + 1;
-    case '=': case '[': case ']': case '{': case '(': case '&': case '|': case ';': return p + 1;
+    case '=':
+    case '[':
+    case ']':
+    case '{':
+    case '(':
+    case '&':
+    case '|':
+    case ';': return p + 1;
     default: break;
     }
     if (isspace((uint8_t)*p)) return p + 1;

@@ -38,8 +38,8 @@ static inline const char *spaced_word(const char *p, const char *end, const char
 
 /* (?:one|of|them)\s+ : the place behind, or NULL. */
 static inline const char *spaced_type(const char *p, const char *end, const char *const *types) {
-    for (; *types; types++) {
-        const char *q = spaced_word(p, end, *types);
+    for (; p < end && *types; types++) {
+        const char *q = **types == *p ? spaced_word(p, end, *types) : NULL;
         if (q) return q;
     }
     return NULL;

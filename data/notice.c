@@ -13,20 +13,59 @@ enum { MOST_COMMENTS = 4, MOST_BYTES = 64 << 10 /* a longer comment is no notice
 
 /* Any of them makes a paragraph part of a notice. */
 static const char *const phrases[] = {
-    "copyright", "(c) 19", "(c) 20", "\u00a9", "spdx-", "all rights reserved", "licensed under",
-    "license as published by", "public license", "apache license", "mit license", "bsd license",
-    "bsd-style license", "this program is free software", "this library is free software",
-    "this file is free software", "is distributed in the hope", "you should have received a copy",
-    "permission is hereby granted", "permission to use, copy", "redistribution and use",
-    "redistributions of source", "redistributions in binary", "without specific prior written",
-    "above copyright notice", "this software is provided", "the software is provided",
-    "provided by the copyright holders", "is provided \"as is\"", "\"as is\" basis",
-    "warranties of merchantability", "implied warranties", "in no event shall",
-    "may not use this file except", "in compliance with the license", "license for the specific",
-    "unless required by applicable law", "a copy of the license", "file is part of",
-    "licence", "creative commons", "public domain", "see the file license", "see license",
-    "terms of the license", "under the terms of", "third-party license", "@license",
-    "may be used to endorse", "@licstart", "@licend", "proprietary and confidential", NULL,
+    "copyright",
+    "(c) 19",
+    "(c) 20",
+    "\u00a9",
+    "spdx-",
+    "all rights reserved",
+    "licensed under",
+    "license as published by",
+    "public license",
+    "apache license",
+    "mit license",
+    "bsd license",
+    "bsd-style license",
+    "this program is free software",
+    "this library is free software",
+    "this file is free software",
+    "is distributed in the hope",
+    "you should have received a copy",
+    "permission is hereby granted",
+    "permission to use, copy",
+    "redistribution and use",
+    "redistributions of source",
+    "redistributions in binary",
+    "without specific prior written",
+    "above copyright notice",
+    "this software is provided",
+    "the software is provided",
+    "provided by the copyright holders",
+    "is provided \"as is\"",
+    "\"as is\" basis",
+    "warranties of merchantability",
+    "implied warranties",
+    "in no event shall",
+    "may not use this file except",
+    "in compliance with the license",
+    "license for the specific",
+    "unless required by applicable law",
+    "a copy of the license",
+    "file is part of",
+    "licence",
+    "creative commons",
+    "public domain",
+    "see the file license",
+    "see license",
+    "terms of the license",
+    "under the terms of",
+    "third-party license",
+    "@license",
+    "may be used to endorse",
+    "@licstart",
+    "@licend",
+    "proprietary and confidential",
+    NULL,
 };
 
 static bool holds(const char *p, const char *end, const char *word) {
@@ -62,8 +101,10 @@ static bool begins(const char *p, const char *end, const char *mark) {
 
 /* Behind what must stay in front: a byte order mark, #! and encoding lines, <?php and the like. */
 static const char *behind_prologue(const char *p, const char *end) {
-    static const char *const first[] = { "#!", "<?php", "<?xml", "<?hh", "<!DOCTYPE", "<!doctype",
-                                         "@charset", "'use strict'", "\"use strict\"", NULL };
+    static const char *const first[] = { "#!",       "<?php",        "<?xml",
+                                         "<?hh",     "<!DOCTYPE",    "<!doctype",
+                                         "@charset", "'use strict'", "\"use strict\"",
+                                         NULL };
     if (begins(p, end, "\xEF\xBB\xBF")) p += 3;
     for (bool more = true; more && p < end;) {
         const char *line = line_behind(p, end), *q = blank(p, line);
@@ -77,16 +118,20 @@ static const char *behind_prologue(const char *p, const char *end) {
 
 static const Syntax *comment_syntax(const char *lang) {
     static const Syntax more[] = {
-        { "|c|cpp|csharp|go|java|javascript|typescript|tsx|css|less|scss|", { "//" },
-          { "/*", "*/", NULL, NULL }, 0 },
+        { "|c|cpp|csharp|go|java|javascript|typescript|tsx|css|less|scss|",
+          { "//" },
+          { "/*", "*/", NULL, NULL },
+          0 },
         { "|python|", { "#" }, { "\"\"\"", "\"\"\"", "'''", "'''" }, 0 },
         { "|shell|perl|makefile|cmake|dockerfile|tcl|", { "#" }, { NULL, NULL, NULL, NULL }, 0 },
         { "|sql|", { "--" }, { "/*", "*/", NULL, NULL }, 0 },
         { "|html|markdown|", { NULL }, { "<!--", "-->", NULL, NULL }, 0 },
         { "|tex|", { "%" }, { NULL, NULL, NULL, NULL }, 0 },
         { "|php|", { "//", "#" }, { "/*", "*/", NULL, NULL }, 0 },
-        { "|emacs lisp|common lisp|assembly|unix assembly|", { ";", "#" },
-          { "/*", "*/", NULL, NULL }, 0 },
+        { "|emacs lisp|common lisp|assembly|unix assembly|",
+          { ";", "#" },
+          { "/*", "*/", NULL, NULL },
+          0 },
         { "|vim script|", { "\"" }, { NULL, NULL, NULL, NULL }, 0 },
         { "|batchfile|", { "::", "REM", "rem" }, { NULL, NULL, NULL, NULL }, 0 },
         { "|visual basic .net|", { "'" }, { NULL, NULL, NULL, NULL }, 0 },
@@ -107,8 +152,8 @@ static bool is_line_comment(const Syntax *s, const char *p, const char *end) {
 
 /* The lines of the comment that begins at the line p, to behind its last line feed; NULL: there is
  * none, or code follows on its last line. `open` and `close` are its marks, NULL for lines. */
-static const char *comment_lines(const Syntax *s, const char *p, const char *end,
-                                 const char **open, const char **close) {
+static const char *comment_lines(const Syntax *s, const char *p, const char *end, const char **open,
+                                 const char **close) {
     const char *q = blank(p, end);
     for (int i = 0; i < 4 && s->block[i]; i += 2) {
         if (!begins(q, end, s->block[i])) continue;

@@ -51,8 +51,8 @@ static bool start(Worker *w, const char *const *argv) {
     if (!bad) bad = posix_spawn_file_actions_adddup2(&actions, pair[1], 1);
     if (!bad) bad = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     if (!bad)
-        bad = posix_spawnp(&w->pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv,
-                           environ);
+        bad =
+            posix_spawnp(&w->pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
     (void)posix_spawn_file_actions_destroy(&actions); /* only frees */
     close(pair[1]);
     w->socket = pair[0];

@@ -65,8 +65,8 @@ static const char python_script[] =
     "    except (RecursionError, MemoryError): answer = [0]\n"
     "    print(*answer, flush=True)\n";
 
-/* Node.js with the parser acorn that it carries, kinds j (syntax up to 2018, as the released filter's
- * esprima) and k (the newest). Answered with: parsed, variables, functions, statements, imports,
+/* Node.js with the parser acorn that it carries, kinds j (syntax up to 2018, as the released
+ * filter's esprima) and k (the newest). Answered with: parsed, variables, functions, statements, imports,
  * plain variables, plain returns, classes, and of variables, functions and classes those with the
  * usual form of name. Without acorn: parsed alone. */
 static const char javascript_script[] =
@@ -118,7 +118,8 @@ static const char javascript_script[] =
     "  const legal = (names, form) => names.filter(x => form.test(x)).length;\n"
     "  return [1, variables.length, functions.length, tree.body.length, imports, simple, returns,\n"
     "          classes.length, legal(variables, /^[a-z$][a-zA-Z0-9]*$/),\n"
-    "          legal(functions, /^[a-zA-Z$][a-zA-Z0-9]*$/), legal(classes, /^[A-Z][a-zA-Z0-9]*$/)];\n"
+    "          legal(functions, /^[a-zA-Z$][a-zA-Z0-9]*$/),\n"
+    "          legal(classes, /^[A-Z][a-zA-Z0-9]*$/)];\n"
     "}\n"
     "function answer(kind, text) {\n"
     "  try {\n"
@@ -130,7 +131,8 @@ static const char javascript_script[] =
     "  const b = Buffer.alloc(n);\n"
     "  for (let at = 0; at < n;) {\n"
     "    let got = 0;\n"
-    "    try { got = fs.readSync(0, b, at, n - at); } catch (e) { if (e.code == 'EAGAIN') continue; }\n"
+    "    try { got = fs.readSync(0, b, at, n - at); }\n"
+    "    catch (e) { if (e.code == 'EAGAIN') continue; }\n"
     "    if (!got) process.exit(0);\n"
     "    at += got;\n"
     "  }\n"
@@ -138,5 +140,6 @@ static const char javascript_script[] =
     "}\n"
     "for (;;) {\n"
     "  const head = read(10);\n"
-    "  fs.writeSync(1, answer(String.fromCharCode(head[0]), read(+head.slice(1, 9))).join(' ') + '\\n');\n"
+    "  const kind = String.fromCharCode(head[0]), text = read(+head.slice(1, 9));\n"
+    "  fs.writeSync(1, answer(kind, text).join(' ') + '\\n');\n"
     "}\n";

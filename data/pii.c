@@ -1,7 +1,7 @@
 /* pii.c: finds e-mail and IP addresses, keys, passwords and names of authors. See pii.h.
  *
- * What to know first: the paper replaces them by placeholders (arXiv 2411.04905, section 2.1.1) with
- * regular expressions that were not published; these rules are our own. One pass over the text: a
+ * What to know first: the paper replaces them by placeholders (arXiv 2411.04905, section 2.1.1)
+ * with regular expressions that were not published; these rules are our own. One pass over the text: a
  * word, a digit, a colon or an @ starts a scanner, which returns the bytes to replace. Each scanner
  * says what it leaves alone: example.com, private networks, version numbers, password = input().
  * tests/data/pii.jsonl has hits and near misses; tests/test_transform.py prints precision and
@@ -16,7 +16,7 @@ const char *const pii_placeholder[N_PII] = { PII_KINDS(PII_PLACEHOLDER) };
 const char *const pii_what[N_PII] = { PII_KINDS(PII_WHAT) };
 
 typedef struct {
-    const char *s, *end; /* the whole text */
+    const char *s, *end;   /* the whole text */
     const char *from, *to; /* a hit: what to replace */
     int kind;
 } Hit;
@@ -51,11 +51,15 @@ static bool ends_with(const char *p, const char *end, const char *word) {
  * its like (RFC 2606), decorators, versions (pkg@1.2.3) and files (icon@2x.png). */
 
 static bool scan_email(Hit *h, const char *at) {
-    static const char *const files[] = { ".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp", ".js",
-                                         ".css", ".json", ".ts", ".html", ".py", ".tgz", ".git" };
-    static const char *const reserved[] = { "example.com", "example.org", "example.net", ".example",
-                                            ".test", ".invalid", ".local", "localhost",
-                                            "domain.com", "yourdomain.com", "noreply.github.com" };
+    static const char *const files[] = {
+        ".png", ".jpg",  ".jpeg", ".gif",  ".svg", ".webp", ".js",
+        ".css", ".json", ".ts",   ".html", ".py",  ".tgz",  ".git"
+    };
+    static const char *const reserved[] = {
+        "example.com",       "example.org", "example.net", ".example",   ".test",
+        ".invalid",          ".local",      "localhost",   "domain.com", "yourdomain.com",
+        "noreply.github.com"
+    };
     const char *from = at, *to = at + 1, *dot = NULL;
     while (from > h->s && at - from < 64 && (is_name_char(from[-1]) || strchr(".+-%", from[-1])))
         from--;
@@ -83,8 +87,9 @@ static bool scan_email(Hit *h, const char *at) {
  * 5737, 3849), masks, public name servers that everybody writes down, and versions. */
 
 static bool version_before(const char *p, const char *s) {
-    static const char *const words[] = { "version", "ver", "release", "revision", "v", "==", ">=",
-                                         "<=", "~=", "firmware", "build", "section", "chapter" };
+    static const char *const words[] = { "version", "ver",     "release", "revision", "v",
+                                         "==",      ">=",      "<=",      "~=",       "firmware",
+                                         "build",   "section", "chapter" };
     const char *end = p;
     while (end > s && p - end < 4 && (strchr(" \t:=\"'(", end[-1]))) end--;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
@@ -157,12 +162,14 @@ static bool scan_token(Hit *h, const char *p) {
         const char *prefix;
         int least, most; /* characters behind it */
     } forms[] = {
-        { "AKIA", 16, 16 },     { "ASIA", 16, 16 },   { "ghp_", 36, 36 },  { "gho_", 36, 36 },
-        { "ghu_", 36, 36 },     { "ghs_", 36, 36 },   { "ghr_", 36, 76 },  { "github_pat_", 50, 90 },
-        { "glpat-", 20, 20 },   { "xoxb-", 20, 80 },  { "xoxp-", 20, 90 }, { "xoxa-", 20, 80 },
-        { "AIza", 35, 35 },     { "sk_live_", 24, 99 }, { "rk_live_", 24, 99 }, { "sk-", 32, 99 },
-        { "SG.", 60, 70 },      { "npm_", 36, 36 },   { "hf_", 30, 40 },   { "pypi-", 50, 220 },
-        { "dop_v1_", 64, 64 },  { "ya29.", 30, 220 }, { "eyJ", 40, 2000 },
+        { "AKIA", 16, 16 },   { "ASIA", 16, 16 },        { "ghp_", 36, 36 },
+        { "gho_", 36, 36 },   { "ghu_", 36, 36 },        { "ghs_", 36, 36 },
+        { "ghr_", 36, 76 },   { "github_pat_", 50, 90 }, { "glpat-", 20, 20 },
+        { "xoxb-", 20, 80 },  { "xoxp-", 20, 90 },       { "xoxa-", 20, 80 },
+        { "AIza", 35, 35 },   { "sk_live_", 24, 99 },    { "rk_live_", 24, 99 },
+        { "sk-", 32, 99 },    { "SG.", 60, 70 },         { "npm_", 36, 36 },
+        { "hf_", 30, 40 },    { "pypi-", 50, 220 },      { "dop_v1_", 64, 64 },
+        { "ya29.", 30, 220 }, { "eyJ", 40, 2000 },
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         size_t n = strlen(forms[i].prefix);
@@ -206,10 +213,12 @@ static double entropy(const char *p, const char *end) { /* bits a character */
 
 /* Values that stand for one: YOUR_KEY, <password>, ${TOKEN}, xxxx, changeme. */
 static bool stands_for(const char *p, const char *end) {
-    static const char *const inside[] = { "your", "example", "changeme", "placeholder", "xxxx",
-                                          "****", "....", "redacted", "dummy", "password", "passwd",
-                                          "secret", "token", "${", "{{", "%s", "<", "env.", "env[",
-                                          "getenv", "process.", "todo", "replace", "insert", NULL };
+    static const char *const inside[] = {
+        "your",     "example", "changeme", "placeholder", "xxxx",   "****",   "....",
+        "redacted", "dummy",   "password", "passwd",      "secret", "token",  "${",
+        "{{",       "%s",      "<",        "env.",        "env[",   "getenv", "process.",
+        "todo",     "replace", "insert",   NULL
+    };
     for (const char *q = p; q < end; q++)
         if (begins_with_any(q, end, inside)) return true;
     return *p == '$' || *p == '%' || *p == '{' || *p == '/' || *p == '@';
@@ -217,12 +226,14 @@ static bool stands_for(const char *p, const char *end) {
 
 /* What a name of this form holds: PII_PASSWORD, PII_KEY, or -1. */
 static int secret_name(const char *p, const char *end) {
-    static const char *const passwords[] = { "password", "passwd", "passphrase", "pwd", "passcode",
-                                             NULL };
-    static const char *const keys[] = { "api_key", "apikey", "api-key", "secret", "access_key",
-                                        "accesskey", "access-key", "auth_token", "authtoken",
-                                        "auth-token", "access_token", "accesstoken", "private_key",
-                                        "privatekey", "client_id_secret", "encryption_key", NULL };
+    static const char *const passwords[] = { "password", "passwd",   "passphrase",
+                                             "pwd",      "passcode", NULL };
+    static const char *const keys[] = {
+        "api_key",        "apikey",      "api-key",     "secret",     "access_key",
+        "accesskey",      "access-key",  "auth_token",  "authtoken",  "auth-token",
+        "access_token",   "accesstoken", "private_key", "privatekey", "client_id_secret",
+        "encryption_key", NULL
+    };
     for (const char *q = p; q < end; q++) {
         int c = *q | 32;
         if (c == 'p' && begins_with_any(q, end, passwords)) return PII_PASSWORD;
@@ -360,8 +371,8 @@ static bool scan_author(Hit *h, const char *p, const char *q) {
     while (login < end && (is_name_char(*login) || *login == '-')) login++;
     bool ends = login == end || strchr("\n\r <,(*", *login);
     return tag && login - name > 2 && ends && islower((uint8_t)*name) &&
-           person(name, login, &words) == NULL && !in_list(name, login, " the your unknown none ") &&
-           hit(h, PII_NAME, name, login);
+           person(name, login, &words) == NULL &&
+           !in_list(name, login, " the your unknown none ") && hit(h, PII_NAME, name, login);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -5,9 +5,8 @@
 #include <math.h> /* rint */
 
 #define SIGNAL_NAME(number, name) name,
-const char *const signal_name[N_SIGNALS] = {
-    TEXT_SIGNALS(SIGNAL_NAME) CODE_SIGNALS(SIGNAL_NAME) LANGUAGE_SIGNALS(SIGNAL_NAME)
-};
+const char *const signal_name[N_SIGNALS] = { TEXT_SIGNALS(SIGNAL_NAME) CODE_SIGNALS(SIGNAL_NAME)
+                                                 LANGUAGE_SIGNALS(SIGNAL_NAME) };
 
 void signal_set(Signals *s, int signal, double value) {
     s->value[signal] = rint(value * 1e8) / 1e8;
@@ -44,10 +43,11 @@ void rule_file_kind(RuleFile *f, Str language, Str type) {
     static const struct {
         const char *name;
         int table;
-    } tables[] = { { "shell", LANG_SHELL },   { "sql", LANG_SQL },   { "python", LANG_PYTHON },
-                   { "cpp", LANG_CPP },       { "c", LANG_C },       { "csharp", LANG_CSHARP },
-                   { "go", LANG_GO },         { "html", LANG_HTML }, { "java", LANG_JAVA },
-                   { "javascript", LANG_JAVASCRIPT } };
+    } tables[] = { { "shell", LANG_SHELL },   { "sql", LANG_SQL },
+                   { "python", LANG_PYTHON }, { "cpp", LANG_CPP },
+                   { "c", LANG_C },           { "csharp", LANG_CSHARP },
+                   { "go", LANG_GO },         { "html", LANG_HTML },
+                   { "java", LANG_JAVA },     { "javascript", LANG_JAVASCRIPT } };
     size_t n = language.n < sizeof f->lang ? language.n : sizeof f->lang - 1;
     for (size_t i = 0; i < n; i++) f->lang[i] = (char)tolower((uint8_t)language.s[i]);
     f->lang[n] = 0;
@@ -98,11 +98,12 @@ void rules_close(Rules *r) {
     uint32_t *words[] = { w->id, w->len, w->count, w->gram, w->gram_count, w->first };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) free(words[i]);
     Buf *bufs[] = { &r->repaired,    &r->plain,      &r->code_buf,
-                    &r->comment_buf, &r->small_code, &r->squeezed };
+                    &r->comment_buf, &r->small_code, &r->scratch };
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) buf_free(bufs[i]);
     free(r->codes.code);
     free(r->work.code);
     free(r->code_lines.line);
+    free(r->line_hash);
     table_free(&r->table);
     free(r);
 }
@@ -140,7 +141,7 @@ void lines_of(Lines *lines, Str text, bool visible_only) {
     }
 }
 
-static void small_letters(Buf *b, Str text) {
+void small_letters(Buf *b, Str text) {
     b->n = 0;
     buf_add(b, text.s, text.n);
     for (size_t i = 0; i < b->n; i++)
@@ -155,22 +156,27 @@ const char *find_word(Str text, const char *word, bool fold) {
     return NULL;
 }
 
-size_t lines_with(const Rules *r, const char *word, const char *other, bool fold) {
-    const char *p = fold ? r->small_code.data : r->code.s, *end = p + r->code.n;
-    const char *hit[2] = { p, other ? p : end };
+size_t lines_with_any(Str text, const char *const *words) {
+    const char *p = text.s, *end = p + text.n, *hit[4] = { p, p, p, p };
     size_t n = 0;
     while (p < end) {
-        for (int i = 0; i < 2; i++) {
-            if (hit[i] == end || (n && hit[i] >= p)) continue;
-            hit[i] = find_word((Str){ p, (size_t)(end - p) }, i ? other : word, false);
+        const char *next = end;
+        for (int i = 0; i < 4 && words[i]; i++) { /* hit[i]: where word i stands next */
+            if (!n || hit[i] < p)
+                hit[i] = find_word((Str){ p, (size_t)(end - p) }, words[i], false);
             if (!hit[i]) hit[i] = end;
+            if (hit[i] < next) next = hit[i];
         }
-        p = hit[0] < hit[1] ? hit[0] : hit[1];
-        if (p == end) break;
+        if (next == end) break;
         n++;
-        p = next_line(p, end);
+        p = next_line(next, end);
     }
     return n;
+}
+
+size_t lines_with(const Rules *r, const char *word, const char *other, bool fold) {
+    const char *const words[] = { word, other, NULL };
+    return lines_with_any((Str){ fold ? r->small_code.data : r->code.s, r->code.n }, words);
 }
 
 /* ------------------------------------------------------------------------------------------------

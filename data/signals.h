@@ -39,35 +39,41 @@ typedef struct {
 struct Rules {
     bool fix;
     const RuleFile *file;
-    Str text;                 /* the content as valid UTF-8 */
-    size_t chars;             /* its characters */
-    Str code, comment;        /* the text cut in two, by the lexer of the language */
+    Str text;          /* the content as valid UTF-8 */
+    size_t chars;      /* its characters */
+    Str code, comment; /* the text cut in two, by the lexer of the language */
     size_t code_chars, comment_chars;
-    Lines code_lines;         /* lines of code with something visible, line feed included */
+    Lines code_lines; /* lines of code with something visible, line feed included */
     WordList words;
     Table table;
-    Codes codes, work;        /* a line while it is normalized */
-    Buf repaired, plain, code_buf, comment_buf, small_code, squeezed; /* small: in lower case */
+    Codes codes, work; /* a line while it is normalized */
+    Buf repaired, plain, code_buf, comment_buf, small_code, scratch; /* small: in lower case */
+    uint64_t *line_hash; /* of each line of code, without white space */
+    size_t line_hash_cap;
 };
 
-void words_of_text(Rules *r);                  /* words.c: fills r->words */
-void word_signals(Rules *r, Signals *out);     /* counts, n-grams; of text and of code */
+void words_of_text(Rules *r);                    /* words.c: fills r->words */
+void word_signals(Rules *r, Signals *out);       /* counts, n-grams; of text and of code */
 void char_signals(const Rules *r, Signals *out); /* chars.c: letters, digits, lines */
-void text_signals(Rules *r, Signals *out);     /* textsignals.c: for FILE_TEXT only */
-void code_signals(Rules *r, Signals *out);     /* codesignals.c: strings, comments, encoded data */
-void split_code(Rules *r);                     /* split.c: code and comment */
+void text_signals(Rules *r, Signals *out);       /* textsignals.c: for FILE_TEXT only */
+void code_signals(Rules *r, Signals *out); /* codesignals.c: strings, comments, encoded data */
+void split_code(Rules *r);                 /* split.c: code and comment */
 bool split_by_syntax(const char *lang, Str text, bool fix, Buf *code, Buf *comment); /* syntax.c */
-void c_signals(Rules *r, Signals *out);        /* C and C++ */
+void c_signals(Rules *r, Signals *out);                                              /* C and C++ */
 void csharp_signals(Rules *r, Signals *out);
 void go_signals(Rules *r, Signals *out);
 void java_signals(Rules *r, Signals *out);
 void javascript_signals(Rules *r, Signals *out); /* print only; the rest is the parser's */
-void python_signals(Rules *r, Signals *out);   /* pass, import, print; the rest is the parser's */
+void python_signals(Rules *r, Signals *out);     /* pass, import, print; the rest is the parser's */
 void html_signals(Rules *r, Signals *out);
 
 void lines_of(Lines *lines, Str text, bool visible_only);
-/* Lines of code that hold the word, or the other one if not NULL; `fold`: in any case. */
+/* Lines of the text that hold one of the words, which a NULL ends. */
+size_t lines_with_any(Str text, const char *const *words);
+/* Lines of code that hold the word, or the other one if not NULL; `fold`: in any case, and the word
+ * is in lower case. */
 size_t lines_with(const Rules *r, const char *word, const char *other, bool fold);
+void small_letters(Buf *b, Str text); /* b becomes the text with A-Z as a-z */
 /* The place of the word in the text, or NULL; `fold`: the word is lower case, the text any. */
 const char *find_word(Str text, const char *word, bool fold);
 /* Characters in matches of \b0[xX][0-9a-fA-F]+\b */
@@ -117,7 +123,7 @@ static inline bool keyword_at(const char *p, const char *end, const char *word) 
 /* The words up to a NULL: the length of the first that the text goes on with, or 0. */
 static inline size_t any_of(const char *p, const char *end, const char *const *words) {
     for (; *words; words++)
-        if (goes_on(p, end, *words)) return strlen(*words);
+        if (p < end && **words == *p && goes_on(p, end, *words)) return strlen(*words);
     return 0;
 }
 static inline const char *find_byte(const char *p, const char *end, char c) { /* NULL: none */

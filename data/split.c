@@ -70,9 +70,33 @@ void lex_sql(Cutter *x) {
     }
 }
 
+void lex_php(Cutter *x) { /* between <? and ?>; the rest is code */
+    bool inside = false;
+    for (const char *p = x->s, *q; p < x->end; p = q) {
+        q = NULL;
+        if (!inside) {
+            q = behind(x, p, "<?", '<');
+            inside = q != NULL;
+            if (!q) return;
+        } else if (*p == '?' && goes_on(p, x->end, "?>")) {
+            inside = false;
+        } else if (goes_on(p, x->end, "//") || (*p == '#' && !goes_on(p, x->end, "#["))) {
+            q = next_line(p, x->end);
+            cut(x, p, q);
+        } else if (*p == '/' && goes_on(p, x->end, "/*")) {
+            if ((q = behind(x, p + 2, "*/", '*'))) cut(x, p, q);
+        } else if (*p == '"' || *p == '\'') {
+            q = escaped_string(x, p);
+        }
+        if (!q) q = p + 1;
+    }
+}
+
 static const char *csharp_directive(const char *p, const char *end) { /* p at # */
-    static const char *const words[] = { "if", "endif", "else", "elif", "define", "undef", "line",
-                                         "error", "warning", "region", "endregion", "pragma" };
+    static const char *const words[] = {
+        "if",   "endif", "else",    "elif",   "define",    "undef",
+        "line", "error", "warning", "region", "endregion", "pragma"
+    };
     const char *q = p + 1;
     while (q < end && (*q == ' ' || *q == '\t')) q++;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -131,8 +155,8 @@ static void split_by_hand(Str text, bool fix, Buf *code, Buf *comment) {
     for (const char *p = text.s, *end = p + text.n, *stop; p < end; p = stop) {
         stop = next_line(p, end);
         const char *s = skip_space(p, stop), *last = stop;
-        while (last > s && uni_props(char_before(last, s)) & UNI_SPACE)
-            do last--;
+        while (last > s && uni_props(char_before(last, s)) & UNI_SPACE) do
+                last--;
             while (last > s && (*last & 0xC0) == 0x80);
         bool begins = line_begins(s, last, opens);
         bool ends = last - s >= 3 && !memcmp(last - 3, "\"\"\"", 3);
@@ -190,7 +214,10 @@ static Str plain_text(Rules *r) {
 }
 
 static bool split_by_lexer(Rules *r, Str text) {
-    Cutter x = { .s = text.s, .end = text.s + text.n, .from = text.s, .code = &r->code_buf,
+    Cutter x = { .s = text.s,
+                 .end = text.s + text.n,
+                 .from = text.s,
+                 .code = &r->code_buf,
                  .comment = &r->comment_buf };
     switch (r->file->table) {
     case LANG_C: lex_c(&x, false); break;
@@ -204,8 +231,12 @@ static bool split_by_lexer(Rules *r, Str text) {
     case LANG_SHELL: lex_shell(&x); break;
     case LANG_SQL: lex_sql(&x); break;
     default:
-        if (strcmp(r->file->lang, "typescript") && strcmp(r->file->lang, "tsx")) return false;
-        lex_javascript(&x, x.s, x.end);
+        if (!strcmp(r->file->lang, "typescript") || !strcmp(r->file->lang, "tsx"))
+            lex_javascript(&x, x.s, x.end);
+        else if (!strcmp(r->file->lang, "php"))
+            lex_php(&x);
+        else
+            return false;
     }
     cut(&x, x.end, x.end);
     return true;

@@ -66,6 +66,7 @@ void lex_csharp(Cutter *x);      /* split.c */
 void lex_go(Cutter *x);
 void lex_java(Cutter *x);
 void lex_sql(Cutter *x);
+void lex_php(Cutter *x);
 void lex_python(Cutter *x); /* lexscript.c */
 void lex_shell(Cutter *x);
 void lex_javascript(Cutter *x, const char *p, const char *end); /* of x, as in a <script> */

@@ -1,5 +1,6 @@
 /* stopwords.h: function words of English, sorted, for the signal that counts them. The words are
  * those of the public list stopwords-json, less what contains an apostrophe: no token does. */
+/* clang-format off */
 static const char *const stop_words[] = {
     "a", "able", "about", "above", "according", "accordingly", "across", "actually", "after",
     "afterwards", "again", "against", "all", "allow", "allows", "almost", "alone", "along",
@@ -56,3 +57,4 @@ static const char *const stop_words[] = {
     "without", "wonder", "would", "x", "y", "yes", "yet", "you", "your", "yours", "yourself",
     "yourselves", "z", "zero",
 };
+/* clang-format on */

@@ -8,25 +8,35 @@
 #include "signals.h"
 #include "syntax.h"
 
-#define C_BLOCK { "/*", "*/", NULL, NULL }
-#define NO_BLOCK { NULL, NULL, NULL, NULL }
+#define C_BLOCK                                                                                    \
+    { "/*", "*/", NULL, NULL }
+#define NO_BLOCK                                                                                   \
+    { NULL, NULL, NULL, NULL }
 
 static const Syntax syntaxes[] = {
     /* the marks of C++ */
     { "|aspectj|ceylon|d|dart|groovy|haxe|json|jsonld|kotlin|lasso|mask|minid|openscad|sass|soong|"
       "swift|typst|whiley|xtend|mupad|q|javascript+erb|json with comments|java server pages|",
-      { "//" }, C_BLOCK, 0 },
-    { "|actionscript|chapel|clean|codeql|dylan|gosu|lsl|modelica|nemerle|qml|reason|rust|scss|scala|"
-      "solidity|supercollider|systemverilog|v|vala|verilog|wgsl|x10|zephir|php|pony|",
-      { "//" }, C_BLOCK, LINE_FEED },
+      { "//" },
+      C_BLOCK,
+      0 },
+    { "|actionscript|chapel|clean|codeql|dylan|gosu|lsl|modelica|nemerle|qml|reason|rust|scss|"
+      "scala|solidity|supercollider|systemverilog|v|vala|verilog|wgsl|x10|zephir|pony|",
+      { "//" },
+      C_BLOCK,
+      LINE_FEED },
     { "|cuda|logos|mql4|mql5|objective-c|objective-c++|pawn|pike|promela|swig|ec|nesc|opencl|"
       "metal|glsl|hlsl|ecl|webidl|objective-j|arduino|hack|boogie|csound|",
-      { "//" }, C_BLOCK, LINE_FEED },
+      { "//" },
+      C_BLOCK,
+      LINE_FEED },
     { "|boo|io|stan|wren|yara|", { "#", "//" }, C_BLOCK, 0 },
     { "|json5|jsonnet|hcl|", { "#", "//" }, C_BLOCK, LINE_FEED },
     { "|thrift|", { "//", "#" }, C_BLOCK, LINE_FEED | PLAIN_LINE },
     { "|vcl|ooc|", { "//", "#" }, C_BLOCK, PLAIN_LINE },
-    { "|antlr|opa|yang|asymptote|haml|pug|scaml|slim|", { "//" }, C_BLOCK,
+    { "|antlr|opa|yang|asymptote|haml|pug|scaml|slim|",
+      { "//" },
+      C_BLOCK,
       PLAIN_LINE | PLAIN_BLOCK },
     { "|zig|", { "//" }, NO_BLOCK, LINE_FEED },
     { "|cypher|gleam|portugol|scilab|protocol buffer|", { "//" }, NO_BLOCK, 0 },
@@ -36,22 +46,30 @@ static const Syntax syntaxes[] = {
     { "|stata|", { "//", "*" }, C_BLOCK, FIRST_COLUMN },
     { "|alloy|", { "//", "--" }, C_BLOCK, 0 },
     /* # */
-    { "|apl|awk|bqn|berry|coffeescript|crystal|elixir|gap|hxml|janet|nit|r|raku|toml|yaml|desktop|"
-      "sed|cmake list|", { "#" }, NO_BLOCK, 0 },
+    { "|apl|awk|bqn|berry|coffeescript|crystal|elixir|gap|hxml|janet|nit|r|raku|toml|desktop|sed|",
+      { "#" },
+      NO_BLOCK,
+      0 },
+    { "|yaml|", { "#" }, NO_BLOCK, BEHIND_SPACE },
     { "|ruby|", { "#" }, { "=begin", "=end", NULL, NULL }, 0 },
     { "|livescript|nix|sieve|", { "#" }, C_BLOCK, 0 },
     { "|ampl|", { "#" }, C_BLOCK, LINE_FEED },
     { "|fancy|limbo|nginx|", { "#" }, NO_BLOCK, LINE_FEED },
     { "|apacheconf|dockerfile|gherkin|golo|graphql|meson|pan|ragel|sparql|tcsh|turtle|zeek|"
-      "robotframework|nim|julia|", { "#" }, NO_BLOCK, PLAIN_LINE },
-    { "|cmake|makefile|myghty|singularity|smali|tcl|fish|", { "#" }, NO_BLOCK,
+      "robotframework|nim|julia|",
+      { "#" },
+      NO_BLOCK,
+      PLAIN_LINE },
+    { "|cmake|makefile|myghty|singularity|smali|tcl|fish|",
+      { "#" },
+      NO_BLOCK,
       LINE_FEED | PLAIN_LINE },
     { "|powershell|", { "#" }, { "<#", "#>", NULL, NULL }, PLAIN_LINE },
     { "|puppet|", { "#" }, C_BLOCK, PLAIN_LINE },
-    { "|gdscript|mojo|numpy|sage|starlark|vyper|", { "#" },
-      { "\"\"\"", "\"\"\"", NULL, NULL }, 0 },
+    { "|gdscript|mojo|numpy|sage|starlark|vyper|", { "#" }, { "\"\"\"", "\"\"\"", NULL, NULL }, 0 },
     { "|cython|", { "#" }, { "\"\"\"", "\"\"\"", NULL, NULL }, PLAIN_LINE },
-    { "|ini|newlisp|praat|", { ";", "#" }, NO_BLOCK, 0 },
+    { "|ini|", { ";", "#" }, NO_BLOCK, FIRST_ON_LINE },
+    { "|newlisp|praat|", { ";", "#" }, NO_BLOCK, 0 },
     { "|nsis|", { ";", "#" }, NO_BLOCK, PLAIN_LINE },
     /* ; */
     { "|abnf|clojure|fennel|hy|idl|jasmin|redcode|", { ";" }, NO_BLOCK, 0 },
@@ -70,7 +88,9 @@ static const Syntax syntaxes[] = {
     { "|odin|", { "--" }, NO_BLOCK, PLAIN_LINE },
     { "|applescript|", { "--", "#" }, { "(*", "*)", NULL, NULL }, PLAIN_LINE },
     /* ML, Pascal, Prolog, TeX's % and others */
-    { "|coq|isabelle|mathematica|ocaml|standard ml|", { NULL }, { "(*", "*)", NULL, NULL },
+    { "|coq|isabelle|mathematica|ocaml|standard ml|",
+      { NULL },
+      { "(*", "*)", NULL, NULL },
       PLAIN_BLOCK },
     { "|augeas|ebnf|", { NULL }, { "(*", "*)", NULL, NULL }, 0 },
     { "|f#|", { "//" }, { "(*", "*)", NULL, NULL }, PLAIN_BLOCK },
@@ -91,8 +111,10 @@ static const Syntax syntaxes[] = {
     { "|abap|", { "\"", "*" }, NO_BLOCK, NO_STRINGS | FIRST_COLUMN },
     { "|xbase|", { "*" }, NO_BLOCK, NO_STRINGS | FIRST_COLUMN },
     /* markup and templates */
-    { "|genshi|html+php|tea|vue|xml|xslt|slash|html+erb|", { NULL },
-      { "<!--", "-->", NULL, NULL }, NO_STRINGS },
+    { "|genshi|html+php|tea|vue|xml|xslt|slash|html+erb|",
+      { NULL },
+      { "<!--", "-->", NULL, NULL },
+      NO_STRINGS },
     { "|jinja|twig|", { NULL }, { "{#", "#}", NULL, NULL }, PLAIN_BLOCK | NO_STRINGS },
     { "|mako|", { "##" }, NO_BLOCK, NO_STRINGS },
 };
@@ -105,6 +127,11 @@ const Syntax *syntax_of(const char *lang) {
     return NULL;
 }
 
+static bool first_on_line(const char *p, const char *s) {
+    while (p > s && (p[-1] == ' ' || p[-1] == '\t')) p--;
+    return p == s || p[-1] == '\n';
+}
+
 /* The end of a comment that begins at p, or NULL. `none` remembers blocks that never close. */
 static const char *comment_end(const Syntax *s, const char *p, Str text, bool fix, bool none[2],
                                bool *counts) {
@@ -113,8 +140,8 @@ static const char *comment_end(const Syntax *s, const char *p, Str text, bool fi
     for (int i = 0; i < 4 && s->block[i]; i += 2) {
         size_t open = strlen(s->block[i]), close = strlen(s->block[i + 1]);
         if (!goes_on(p, end, s->block[i]) || none[i / 2]) continue;
-        const char *hit = (const char *)memmem(p + open, (size_t)(end - p) - open, s->block[i + 1],
-                                               close);
+        const char *hit =
+            (const char *)memmem(p + open, (size_t)(end - p) - open, s->block[i + 1], close);
         none[i / 2] = !hit;
         *counts = fix || !(s->flags & PLAIN_BLOCK);
         if (hit) return hit + close;
@@ -122,6 +149,9 @@ static const char *comment_end(const Syntax *s, const char *p, Str text, bool fi
     for (int i = 0; i < 3 && s->line[i]; i++) {
         if (!goes_on(p, end, s->line[i])) continue;
         if (s->flags & FIRST_COLUMN && !column && *s->line[i] == '*') continue;
+        if (s->flags & (BEHIND_SPACE | FIRST_ON_LINE) && !column && !isspace((uint8_t)p[-1]))
+            continue;
+        if (s->flags & FIRST_ON_LINE && !first_on_line(p, text.s)) continue;
         const char *stop = find_byte(p, end, '\n');
         if (stop && s->flags & LINE_FEED) stop++;
         *counts = fix || !(s->flags & PLAIN_LINE);
@@ -133,11 +163,16 @@ static const char *comment_end(const Syntax *s, const char *p, Str text, bool fi
 bool split_by_syntax(const char *lang, Str text, bool fix, Buf *code, Buf *comment) {
     const Syntax *s = syntax_of(lang);
     bool none[2] = { false, false }, counts = false;
+    uint8_t starts[256] = { ['"'] = 1, ['\''] = 1 };
     if (!s) return false;
+    for (int i = 0; i < 3 && s->line[i]; i++) starts[(uint8_t)*s->line[i]] = 1;
+    for (int i = 0; i < 4 && s->block[i]; i += 2) starts[(uint8_t)*s->block[i]] = 1;
     const char *end = text.s + text.n, *from = text.s, *stop;
     for (const char *p = text.s; p < end;) {
-        if ((*p == '"' || *p == '\'') && !(s->flags & NO_STRINGS) &&
-            !(s->block[0] && *s->block[0] == '"' && goes_on(p, end, "\"\"\""))) {
+        if (!starts[(uint8_t)*p]) {
+            p++;
+        } else if ((*p == '"' || *p == '\'') && !(s->flags & NO_STRINGS) &&
+                   !(s->block[0] && *s->block[0] == '"' && goes_on(p, end, "\"\"\""))) {
             for (stop = p + 1; stop < end && *stop != *p && *stop != '\n'; stop++)
                 stop += *stop == '\\';
             p = stop < end && *stop == *p ? stop + 1 : p + 1;

@@ -9,7 +9,9 @@ enum {
     PLAIN_LINE = 2,  /* pygments gives line comments a type that the released filter passes over */
     PLAIN_BLOCK = 4, /* the same of blocks */
     NO_STRINGS = 8,  /* quotes mean nothing, or not that comments may not begin behind them */
-    FIRST_COLUMN = 16 /* the mark counts at the start of a line only */
+    FIRST_COLUMN = 16, /* the mark * counts at the start of a line only */
+    BEHIND_SPACE = 32, /* a mark counts behind white space and at the start of a line */
+    FIRST_ON_LINE = 64 /* a mark counts where only white space is before it on the line */
 };
 
 typedef struct {

@@ -61,8 +61,8 @@ static void raw_word_signals(const Rules *r, Signals *out) {
  * 2. Lines */
 
 static const char *strip_end(const char *s, const char *end) { /* rstrip() */
-    while (end > s && uni_props(char_before(end, s)) & UNI_SPACE)
-        do end--;
+    while (end > s && uni_props(char_before(end, s)) & UNI_SPACE) do
+            end--;
         while (end > s && (*end & 0xC0) == 0x80);
     return end;
 }
@@ -78,10 +78,19 @@ static bool ends_with(const char *s, const char *end, const char *const *what) {
 static bool ends_with_readmore(const char *s, const char *end) {
     static const char *const closing[] = { "]", "\u3011", ")", ">", "\u300b", NULL };
     static const char *const more[] = {
-        "...", "\u2026", "\u5168\u6587", "\u8be6\u60c5", "\u8be6\u7ec6", "\u66f4\u591a",
-        "\u0627\u0644\u0645\u0632\u064a\u062f", "\u062a\u0641\u0627\u0635\u064a\u0644",
-        "\u0627\u0642\u0631\u0623 \u0627\u0644\u0645\u0632\u064a\u062f", "\u3082\u3063\u3068",
-        "\u8a73\u7d30", "\u3082\u3063\u3068\u8aad\u3080", NULL
+        "...",
+        "\u2026",
+        "\u5168\u6587",
+        "\u8be6\u60c5",
+        "\u8be6\u7ec6",
+        "\u66f4\u591a",
+        "\u0627\u0644\u0645\u0632\u064a\u062f",
+        "\u062a\u0641\u0627\u0635\u064a\u0644",
+        "\u0627\u0642\u0631\u0623 \u0627\u0644\u0645\u0632\u064a\u062f",
+        "\u3082\u3063\u3068",
+        "\u8a73\u7d30",
+        "\u3082\u3063\u3068\u8aad\u3080",
+        NULL
     };
     end = strip_end(s, end);
     for (const char *const *c = closing; *c;) {

@@ -176,8 +176,7 @@ static void grow_grams(WordList *w) {
 static void longer_grams(Rules *r, size_t n, uint32_t *top, uint32_t *top_count) {
     WordList *w = &r->words;
     size_t places = 0;
-    for (size_t i = 0; i + n <= w->n; i++)
-        places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
+    for (size_t i = 0; i + n <= w->n; i++) places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
     table_clear(&r->table, places);
     uint32_t n_grams = 0, *count = w->gram_count;
     for (size_t i = 0; i < w->n; i++) {
