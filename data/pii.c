@@ -66,7 +66,7 @@ static bool scan_email(Hit *h, const char *at) {
     while (from < at && !isalnum((uint8_t)*from)) from++;
     for (; to < h->end && (isalnum((uint8_t)*to) || *to == '-' || *to == '.'); to++)
         if (*to == '.') dot = to;
-    while (dot && dot == to - 1) /* a full stop behind it */
+    while (dot && dot > at && dot == to - 1) /* a full stop behind it */
         for (to--, dot = to - 1; dot > at && *dot != '.';) dot--;
     if (from == at || !dot || dot <= at + 1 || to - dot < 3 || to - dot > 14) return false;
     for (const char *p = dot + 1; p < to; p++)
