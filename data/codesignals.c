@@ -36,11 +36,11 @@ static const char *closing(Literals *x, const char *from, int kind) {
 /* The inside of the next literal that is not empty. */
 static bool next_literal(Literals *x, Str *inside) {
     while (x->p < x->end) {
-        const char *p = x->p, c = *p, *stop = NULL;
-        if (c != '\'' && c != '"') {
-            x->p++;
-            continue;
-        }
+        const char *p = x->p, *stop = NULL;
+        while (p < x->end && !(uni_bytes[(uint8_t)*p] & BYTE_QUOTE)) p++;
+        x->p = p;
+        if (p == x->end) break;
+        char c = *p;
         int single = c == '\'' ? 2 : 3;
         size_t n = x->end - p >= 3 && p[1] == c && p[2] == c ? 3 : 1;
         if (n == 3) stop = closing(x, p + 3, single - 2);
@@ -139,9 +139,15 @@ static uint64_t hash_squeezed(Buf *b, Str line, bool *counts) {
     size_t n = 0, len;
     b->n = 0;
     buf_add(b, line.s, line.n); /* makes room; overwritten from its start */
-    for (const char *p = line.s; p < end; p += len) {
+    for (const char *p = line.s; p < end;) {
+        if ((uint8_t)*p < 0x80) {
+            b->data[n] = *p;
+            n += !(uni_bytes[(uint8_t)*p++] & BYTE_SPACE);
+            continue;
+        }
         bool space = uni_props(char_at(p, end, &len)) & UNI_SPACE;
         for (size_t i = 0; i < len && !space; i++) b->data[n++] = p[i];
+        p += len;
     }
     *counts = count_chars(b->data, n) != 1 && !str_is((Str){ b->data, n }, "},");
     return hash_text(b->data, n) | 1;
@@ -165,12 +171,11 @@ static void repeated_lines(Rules *r, Signals *out) {
     for (size_t i = 0; i < lines->n; i++) {
         bool counts;
         uint64_t hash = hash_squeezed(&r->scratch, lines->line[i], &counts);
-        uint32_t *count = table_get(&r->table, hash);
-        *count = *count == UINT32_MAX ? 1 : *count + 1;
+        table_get(&r->table, hash)->value++;
         r->line_hash[i] = counts ? hash : 0;
     }
     for (size_t i = 0; i < lines->n; i++)
-        n += r->line_hash[i] && *table_get(&r->table, r->line_hash[i]) > 1;
+        n += r->line_hash[i] && table_get(&r->table, r->line_hash[i])->value > 1;
     signal_share(out, CODE_LINES_DUPE, (double)n, (double)lines->n);
 }
 
@@ -204,8 +209,7 @@ static void add_run(Runs *runs, size_t chars) {
 static void base64_runs(Str text, Runs *runs) { /* [a-zA-Z0-9+/\n=]{64,} */
     size_t from = 0;
     for (size_t i = 0; i <= text.n; i++) {
-        uint8_t c = i < text.n ? (uint8_t)text.s[i] : 0;
-        if (isalnum(c) || c == '+' || c == '/' || c == '\n' || c == '=') continue;
+        if (i < text.n && uni_bytes[(uint8_t)text.s[i]] & BYTE_BASE64) continue;
         if (i - from >= 64) add_run(runs, i - from);
         from = i + 1;
     }
@@ -222,15 +226,13 @@ static const char *hex_item(const char *p, const char *s, const char *end) {
     return is_word(p, end, &len) ? NULL : skip_space(p, end);
 }
 
-static bool is_ascii_word(char c) { return isalnum((uint8_t)c) || c == '_'; }
-
 static void hex_runs(Str text, Runs *runs) { /* (?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,} */
     const char *s = text.s, *end = s + text.n;
     for (const char *p = s; p < end;) {
         const char *q = p, *next;
         size_t n = 0;
-        bool inside = p > s && is_ascii_word(p[-1]) && *p != '\\'; /* no \b: the usual case */
-        if (inside || (!isxdigit((uint8_t)*p) && *p != '\\')) {
+        if (!(uni_bytes[(uint8_t)*p] & BYTE_HEX) || /* no \b before a digit: the usual case */
+            (p > s && *p != '\\' && uni_bytes[(uint8_t)p[-1]] & BYTE_WORD)) {
             p++;
             continue;
         }

@@ -178,17 +178,20 @@ static const char *comment_lines(const Syntax *s, const char *p, const char *end
  * 2. Paragraphs */
 
 /* Has the line letters or digits, its marks aside? */
-static bool says_something(const char *p, const char *end) {
+static bool says_something(const Syntax *s, const char *p, const char *end) {
+    p = blank(p, end);
+    for (int i = 0; i < 3 && s->line[i]; i++)
+        if (begins(p, end, s->line[i])) p += strlen(s->line[i]);
     for (; p < end; p++)
         if (isalnum((uint8_t)*p) || (uint8_t)*p >= 0x80) return true;
     return false;
 }
 
 /* The end of the paragraph that begins at p: behind its last line that says something. */
-static const char *paragraph_end(const char *p, const char *end) {
+static const char *paragraph_end(const Syntax *s, const char *p, const char *end) {
     while (p < end) {
         const char *line = line_behind(p, end);
-        if (!says_something(p, line)) break;
+        if (!says_something(s, p, line)) break;
         p = line;
     }
     return p;
@@ -199,14 +202,14 @@ typedef struct {
 } Cut;
 
 /* Writes what stays of the comment [p, end), line by line. Opening and closing marks stay. */
-static Cut cut_comment(const char *p, const char *end, const char *open, const char *close,
-                       Buf *out) {
+static Cut cut_comment(const Syntax *s, const char *p, const char *end, const char *open,
+                       const char *close, Buf *out) {
     Cut cut = { 0, 0 };
     const char *start = p, *last_mark = end - (close ? strlen(close) : 0);
     while (close && last_mark > p && !begins(last_mark, end, close)) last_mark--;
     bool dropped = false; /* the paragraph before went: so does the empty line behind it */
     while (p < end) {
-        const char *stop = paragraph_end(p, end);
+        const char *stop = paragraph_end(s, p, end);
         if (stop == p) {
             stop = line_behind(p, end);
             if (!dropped || (close && stop > last_mark)) buf_add(out, p, (size_t)(stop - p));
@@ -237,7 +240,7 @@ bool notice_remove(const char *lang, Str text, Buf *out) {
         const char *stop = comment_lines(s, p, end, &open, &close);
         if (!stop || stop == p) break;
         Buf rest = { NULL, 0, 0 };
-        Cut cut = is_notice(p, stop) ? cut_comment(p, stop, open, close, &rest) : (Cut){ 0, 0 };
+        Cut cut = is_notice(p, stop) ? cut_comment(s, p, stop, open, close, &rest) : (Cut){ 0, 0 };
         if (cut.removed) {
             buf_add(out, done, (size_t)(p - done));
             if (cut.removed < cut.said) buf_add(out, rest.data, rest.n);

@@ -140,6 +140,6 @@ static const char javascript_script[] =
     "}\n"
     "for (;;) {\n"
     "  const head = read(10);\n"
-    "  const kind = String.fromCharCode(head[0]), text = read(+head.slice(1, 9));\n"
+    "  const kind = head[0], text = read(+head.slice(1, 9));\n"
     "  fs.writeSync(1, answer(kind, text).join(' ') + '\\n');\n"
     "}\n";

@@ -174,9 +174,9 @@ static bool scan_token(Hit *h, const char *p) {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         size_t n = strlen(forms[i].prefix);
         if ((size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n)) continue;
-        const char *q = p + n;
+        const char *q = p + n, *stop = q + forms[i].most;
         int dots = 0, digits = 0;
-        while (q < h->end && (is_name_char(*q) || *q == '-' || *q == '.')) {
+        while (q < h->end && q <= stop && (is_name_char(*q) || *q == '-' || *q == '.')) {
             dots += *q == '.';
             digits += isdigit((uint8_t)*q) != 0;
             q++;
@@ -393,8 +393,8 @@ static bool scan(Hit *h, const char *p, const char **next) {
     while (q < h->end && is_name_char(*q)) q++;
     if (scan_token(h, p)) return true;
     *next = q;
-    while (q < h->end && *q == '-' && q + 1 < h->end && is_name_char(q[1])) /* api-key */
-        for (q++; q < h->end && is_name_char(*q);) q++;
+    while (q - p < 40 && q < h->end && *q == '-' && q + 1 < h->end && is_name_char(q[1]))
+        for (q++; q < h->end && is_name_char(*q);) q++; /* api-key */
     int kind = q - p > 2 ? secret_name(p, q) : -1;
     return (kind >= 0 && scan_assigned(h, q, kind)) || scan_author(h, p, *next);
 }

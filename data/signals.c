@@ -95,7 +95,7 @@ Rules *rules_open(bool fix) {
 void rules_close(Rules *r) {
     if (!r) return;
     WordList *w = &r->words;
-    uint32_t *words[] = { w->id, w->len, w->count, w->gram, w->gram_count, w->first };
+    uint32_t *words[] = { w->id, w->len, w->count, w->gram };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) free(words[i]);
     Buf *bufs[] = { &r->repaired,    &r->plain,      &r->code_buf,
                     &r->comment_buf, &r->small_code, &r->scratch };

@@ -11,15 +11,20 @@
 #include "rules.h"
 #include "unichars.h" /* char_at, uni_props, Codes */
 
-/* Numbers for 64-bit keys; key 0 is not allowed. Cleared by table_clear, which makes room for n. */
+/* Numbers for 64-bit keys other than 0. table_clear empties it; n: how many keys may come, a guess
+ * or, where places are to stay (`entry[i]`), an upper bound. */
 typedef struct {
-    uint64_t *key;
-    uint32_t *value;
-    size_t mask, cap;
+    uint64_t key;
+    uint32_t value, place; /* the number of this entry */
+} Entry;
+typedef struct {
+    Entry *entry;
+    size_t n, mask, cap;
+    int shift; /* 64 - log2 of the size */
 } Table;
 void table_clear(Table *t, size_t n);
-/* The place of the key's value, which is UINT32_MAX where the key is new. */
-uint32_t *table_get(Table *t, uint64_t key);
+/* The key's entry, with value 0 where it is new. Valid until the next call. */
+Entry *table_get(Table *t, uint64_t key);
 void table_free(Table *t);
 
 /* The normalized words of a file, in order: their number among the different ones and length. */
@@ -27,7 +32,7 @@ typedef struct {
     uint32_t *id, *len, *count; /* count[id] */
     size_t n, cap, n_different, count_cap;
     uint64_t chars; /* of all words */
-    uint32_t *gram, *gram_count, *first;
+    uint32_t *gram;
     size_t gram_cap;
 } WordList;
 

@@ -120,13 +120,13 @@ static void raw_line_signals(Rules *r, Signals *out) {
     const char *end = r->text.s + r->text.n;
     size_t n = 0, more = 0, bullet = 0, full = 0, len, lines_dupe = 0, chars_dupe = 0, chars = 0;
     for (int pass = 0; pass < 2; pass++) {
-        if (!pass) table_clear(&r->table, r->text.n / 2 + 1);
+        if (!pass) table_clear(&r->table, r->text.n / 32);
         for (const char *p = r->text.s; p < end;) {
             const char *stop = next_line(p, end), *s = skip_space(p, stop);
             const char *last = strip_end(s, stop);
-            uint32_t *count = table_get(&r->table, hash_text(s, (size_t)(last - s)) | 1);
+            uint32_t *count = &table_get(&r->table, hash_text(s, (size_t)(last - s)) | 1)->value;
             if (!pass) {
-                *count = *count == UINT32_MAX ? 1 : *count + 1;
+                ++*count;
                 more += ends_with_readmore(p, stop);
                 bullet += s < stop && is_bullet(char_at(s, stop, &len));
                 n++;

@@ -21,6 +21,15 @@ enum {
     UNI_CHANGES = 128 /* not ASCII, and normalization or lower case may make something else of it */
 };
 
+/* What bytes are, for loops over bytes; those beyond ASCII are nothing. */
+enum {
+    BYTE_BASE64 = 1, /* [a-zA-Z0-9+/\n=] */
+    BYTE_HEX = 2,    /* [0-9a-fA-F\\]: what may begin a number of encoded data */
+    BYTE_WORD = 4,   /* \w */
+    BYTE_SPACE = 8,  /* \s */
+    BYTE_QUOTE = 16  /* ['"] */
+};
+extern uint8_t uni_bytes[256];
 extern uint8_t uni_table[0x110000];
 void uni_init(void);
 static inline uint8_t uni_props(uint32_t c) { return c < 0x110000 ? uni_table[c] : 0; }

@@ -8,7 +8,7 @@
 
 enum { HANGUL = 0xAC00, LEAD = 0x1100, VOWEL = 0x1161, TAIL = 0x11A7, SYLLABLES = 11172 };
 
-uint8_t uni_table[0x110000];
+uint8_t uni_table[0x110000], uni_bytes[256];
 
 static void fill_table(void) {
     size_t n = sizeof uni_run / sizeof *uni_run;
@@ -16,6 +16,11 @@ static void fill_table(void) {
         uint32_t from = uni_run[i] >> 8, to = i + 1 < n ? uni_run[i + 1] >> 8 : 0x110000;
         memset(uni_table + from, uni_run[i] & 0xFF, to - from);
     }
+    for (int c = 1; c < 128; c++)
+        uni_bytes[c] =
+            (isalnum(c) || strchr("+/\n=", c) ? BYTE_BASE64 : 0) |
+            (isxdigit(c) || c == '\\' ? BYTE_HEX : 0) | (uni_table[c] & UNI_WORD ? BYTE_WORD : 0) |
+            (uni_table[c] & UNI_SPACE ? BYTE_SPACE : 0) | (c == '"' || c == '\'' ? BYTE_QUOTE : 0);
 }
 
 void uni_init(void) {

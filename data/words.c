@@ -27,32 +27,54 @@ uint64_t hash_text(const char *s, size_t n) {
 
 void table_clear(Table *t, size_t n) {
     size_t size = 64;
-    while (size < 2 * n) size *= 2;
+    t->shift = 58;
+    for (; size < n + n / 2; t->shift--) size *= 2;
     if (size > t->cap) {
-        free(t->key);
-        free(t->value);
-        t->key = (uint64_t *)xcalloc(size, sizeof *t->key, "a table");
-        t->value = (uint32_t *)xcalloc(size, sizeof *t->value, "a table");
+        free(t->entry);
+        t->entry = (Entry *)xcalloc(size, sizeof *t->entry, "a table");
         t->cap = size;
     } else {
-        memset(t->key, 0, size * sizeof *t->key);
+        memset(t->entry, 0, size * sizeof *t->entry);
     }
     t->mask = size - 1;
+    t->n = 0;
 }
 
-uint32_t *table_get(Table *t, uint64_t key) {
-    size_t i = (key * 0x9E3779B97F4A7C15u >> 20) & t->mask;
-    while (t->key[i] && t->key[i] != key) i = (i + 1) & t->mask;
-    if (!t->key[i]) {
-        t->key[i] = key;
-        t->value[i] = UINT32_MAX;
+static Entry *find_entry(const Table *t, uint64_t key) {
+    size_t i = key * 0x9E3779B97F4A7C15u >> t->shift; /* the top bits depend on all of the key */
+    while (t->entry[i].key && t->entry[i].key != key) i = (i + 1) & t->mask;
+    t->entry[i].place = (uint32_t)i;
+    return &t->entry[i];
+}
+
+static void grow_table(Table *t) {
+    Table old = *t;
+    memset(t, 0, sizeof *t);
+    table_clear(t, 2 * (old.mask + 1));
+    for (size_t i = 0; i <= old.mask; i++) {
+        if (!old.entry[i].key) continue;
+        Entry *e = find_entry(t, old.entry[i].key);
+        e->key = old.entry[i].key;
+        e->value = old.entry[i].value;
     }
-    return &t->value[i];
+    t->n = old.n;
+    free(old.entry);
+}
+
+Entry *table_get(Table *t, uint64_t key) {
+    Entry *e = find_entry(t, key);
+    if (e->key) return e;
+    if (4 * t->n > 3 * t->mask) {
+        grow_table(t);
+        e = find_entry(t, key);
+    }
+    e->key = key;
+    t->n++;
+    return e;
 }
 
 void table_free(Table *t) {
-    free(t->key);
-    free(t->value);
+    free(t->entry);
     memset(t, 0, sizeof *t);
 }
 
@@ -75,17 +97,17 @@ static void add_word(Rules *r, uint64_t hash, uint32_t len) {
         w->id = (uint32_t *)xrealloc(w->id, w->cap, sizeof *w->id, "words");
         w->len = (uint32_t *)xrealloc(w->len, w->cap, sizeof *w->len, "words");
     }
-    uint32_t *id = table_get(&r->table, hash | 1);
-    if (*id == UINT32_MAX) {
+    Entry *e = table_get(&r->table, hash | 1);
+    if (!e->value) {
         if (w->n_different == w->count_cap) {
             w->count_cap = w->count_cap * 2 + 1024;
             w->count = (uint32_t *)xrealloc(w->count, w->count_cap, sizeof *w->count, "words");
         }
         w->count[w->n_different] = 0;
-        *id = (uint32_t)w->n_different++;
+        e->value = (uint32_t)++w->n_different; /* 1 + the number */
     }
-    w->count[*id]++;
-    w->id[w->n] = *id;
+    w->count[e->value - 1]++;
+    w->id[w->n] = e->value - 1;
     w->len[w->n++] = len;
     w->chars += len;
 }
@@ -144,7 +166,7 @@ void words_of_text(Rules *r) {
     for (int c = 0; c < 128; c++) class[c] = class_of_ascii(c);
     r->words.n = r->words.n_different = 0;
     r->words.chars = 0;
-    table_clear(&r->table, r->text.n / 2 + 1);
+    table_clear(&r->table, r->text.n / 32);
     while (s < end) {
         const char *stop = next_line(s, end);
         uint8_t high = 0;
@@ -163,45 +185,35 @@ void words_of_text(Rules *r) {
 
 enum { NONE = UINT32_MAX };
 
-static void grow_grams(WordList *w) {
-    if (w->gram_cap >= w->n) return;
-    w->gram_cap = w->n + w->n / 2;
-    w->gram = (uint32_t *)xrealloc(w->gram, w->gram_cap, sizeof *w->gram, "n-grams");
-    w->gram_count = (uint32_t *)xrealloc(w->gram_count, w->gram_cap, sizeof *w->gram, "n-grams");
-    w->first = (uint32_t *)xrealloc(w->first, w->gram_cap, sizeof *w->gram, "n-grams");
-}
+typedef struct {
+    size_t at; /* the most frequent n-gram, of several the first: the word it first begins at */
+    uint32_t count;
+} Top;
 
-/* From gram of n-1 words to gram of n. first[g] is where n-gram g stands first; gram_count[g]
- * how often. The most frequent one, of several the first, and how often it is there: *top. */
-static void longer_grams(Rules *r, size_t n, uint32_t *top, uint32_t *top_count) {
+/* From gram of n-1 words to gram of n: the numbers are places in the table, which counts. */
+static Top longer_grams(Rules *r, size_t n) {
     WordList *w = &r->words;
-    size_t places = 0;
-    for (size_t i = 0; i + n <= w->n; i++) places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
+    Top top = { 0, 1 };
+    size_t places = 0, last = w->n >= n ? w->n - n + 1 : 0;
+    for (size_t i = 0; i < last; i++) places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
     table_clear(&r->table, places);
-    uint32_t n_grams = 0, *count = w->gram_count;
     for (size_t i = 0; i < w->n; i++) {
-        if (i + n > w->n || w->gram[i] == NONE || w->gram[i + 1] == NONE) {
+        if (i >= last || w->gram[i] == NONE || w->gram[i + 1] == NONE) {
             w->gram[i] = NONE;
             continue;
         }
         uint64_t key = (uint64_t)w->gram[i] << 32 | w->id[i + n - 1];
-        uint32_t *g = table_get(&r->table, key + 1); /* 0 is no key */
-        if (*g == NONE) {
-            *g = n_grams;
-            w->first[n_grams] = (uint32_t)i;
-            count[n_grams++] = 0;
-        }
-        count[*g]++;
-        w->gram[i] = *g;
+        Entry *e = table_get(&r->table, key + 1); /* 0 is no key */
+        e->value++;
+        w->gram[i] = e->place;
     }
-    *top_count = 1;
-    for (uint32_t g = 0; g < n_grams; g++) {
-        if (count[g] <= *top_count) continue;
-        *top = g;
-        *top_count = count[g];
+    for (size_t i = 0; places && i < last; i++) {
+        if (w->gram[i] == NONE) continue;
+        uint32_t count = r->table.entry[w->gram[i]].value;
+        if (count < 2) w->gram[i] = NONE;
+        if (count > top.count) top = (Top){ i, count };
     }
-    for (size_t i = 0; i < w->n; i++)
-        if (w->gram[i] != NONE && count[w->gram[i]] < 2) w->gram[i] = NONE;
+    return top;
 }
 
 static uint64_t covered_chars(const WordList *w, size_t n) {
@@ -216,16 +228,18 @@ static uint64_t covered_chars(const WordList *w, size_t n) {
 
 static void gram_signals(Rules *r, int top_2, int dupe_5, Signals *out) {
     WordList *w = &r->words;
-    grow_grams(w);
+    if (w->gram_cap < w->n) {
+        w->gram_cap = w->cap;
+        w->gram = (uint32_t *)xrealloc(w->gram, w->gram_cap, sizeof *w->gram, "n-grams");
+    }
     for (size_t i = 0; i < w->n; i++) w->gram[i] = w->count[w->id[i]] > 1 ? w->id[i] : NONE;
     for (size_t n = 2; n <= 10; n++) {
-        uint32_t top = 0, top_count;
-        longer_grams(r, n, &top, &top_count);
+        Top top = longer_grams(r, n);
         uint64_t chars = 0;
         if (n > 4)
             chars = covered_chars(w, n);
-        else if (top_count > 1)
-            for (size_t k = 0; k < n; k++) chars += (uint64_t)w->len[w->first[top] + k] * top_count;
+        else if (top.count > 1)
+            for (size_t k = 0; k < n; k++) chars += (uint64_t)w->len[top.at + k] * top.count;
         int signal = n > 4 ? dupe_5 + (int)n - 5 : top_2 + (int)n - 2;
         signal_set(out, signal, w->chars ? (double)chars / (double)w->chars : 0);
     }

@@ -7,7 +7,7 @@ import os
 import random
 
 from check import ROOT, check, check_equal, end, skip
-from refine_case import REFINE, STRICT, documents, refine, stats_of
+from refine_case import REFINE, STRICT, documents, fresh, refine, stats_of
 
 KINDS = {"email": "<email>", "ip": "<ip_address>", "key": "<key>", "password": "<password>",
          "name": "<name>"}
@@ -167,6 +167,7 @@ def test_hostile():
 
 
 if os.path.exists(REFINE):
+    fresh("transform")
     test_notices()
     test_places()
     test_pii()
