@@ -3,8 +3,8 @@
 
     make refine && python bench/refine.py SOURCES... [--near-files N] [--keep DIR]
 
-SOURCES (directories, archives) are read once; then each stage runs alone, on one thread, from a file
-to /dev/null, on what the stage before it in the chain has let pass. MB/s are bytes of content that
+SOURCES (directories, archives) are read once; then each stage runs alone, on one thread, from a
+file to a file, on what the stage before it in the chain has let pass. MB/s are bytes of content that
 came in, per second of processor time, reading and writing of JSON Lines included: what one core
 does. The last lines are for the whole chain, and for near duplicates of N files on all threads."""
 
@@ -61,8 +61,8 @@ def main():
         with open(task, "w", encoding="utf-8") as file:
             print(json.dumps(TASK), file=file)
         print(f"bench/refine.py, {time.strftime('%Y-%m-%d')}, {processor()}")
-        print(f"{'stage, one thread':24} {'files in':>8} {'MB in':>9} {'out':>8} {'s':>8} {'cpu s':>8} "
-              f"{'MB/s':>8} {'MB mem':>7}")
+        print(f"{'stage, one thread':24} {'files in':>8} {'MB in':>9} {'out':>8} {'s':>8} "
+              f"{'cpu s':>8} {'MB/s':>8} {'MB mem':>7}")
         chain = [("read", ["read", *options.sources]), ("dedup --exact", ["dedup", "--exact"]),
                  ("dedup --near", ["dedup", "--near"]), ("transform", ["transform"]),
                  ("filter --no-parse", ["filter", "--no-parse"]), ("filter", ["filter"]),

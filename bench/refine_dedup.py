@@ -129,8 +129,8 @@ def main():
             write_lines(texts, inside)
             run("tokenizer", "train", texts, "-o", vocab, "--vocab", 4096)
             run("tokenizer", "pack", unique, "-o", validation, "--tokenizer", vocab)
-        print(f"{len(inside)} files of {options.language} in {len(names) - len(held)} repositories, "
-              f"{options.forks} forks of each")
+        print(f"{len(inside)} files of {options.language} in {len(names) - len(held)} "
+              f"repositories, {options.forks} forks of each")
         print(f"{'level':22} {'total rows':>10} {'kept rows':>10} {'MB in':>8} {'MB kept':>8} "
               f"{'% kept':>7}" + (f" {'bits/byte':>10}" if options.train else ""))
         for levels in LEVELS:
