@@ -18,6 +18,7 @@ const char *const pii_what[N_PII] = { PII_KINDS(PII_WHAT) };
 typedef struct {
     const char *s, *end;   /* the whole text */
     const char *from, *to; /* a hit: what to replace */
+    const char *no_jwt;    /* before it begins no JSON Web Token: too many dots */
     int kind;
 } Hit;
 
@@ -173,7 +174,9 @@ static bool scan_token(Hit *h, const char *p) {
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         size_t n = strlen(forms[i].prefix);
-        if ((size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n)) continue;
+        if (*p != *forms[i].prefix || (size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n))
+            continue;
+        if (*p == 'e' && p < h->no_jwt) continue;
         const char *q = p + n, *stop = q + forms[i].most;
         int dots = 0, digits = 0;
         while (q < h->end && q <= stop && (is_name_char(*q) || *q == '-' || *q == '.')) {
@@ -183,6 +186,7 @@ static bool scan_token(Hit *h, const char *p) {
         }
         while (q > p && (q[-1] == '.' || q[-1] == '-')) q--;
         long len = q - p - (long)n;
+        if (*p == 'e' && dots > 2) h->no_jwt = q;
         if (*p == 'e' && dots != 2) continue; /* a JSON Web Token: three parts */
         if (len >= forms[i].least && len <= forms[i].most && digits) return hit(h, PII_KEY, p, q);
     }
@@ -352,6 +356,7 @@ static bool scan_author(Hit *h, const char *p, const char *q) {
                                 "authored coded implemented ported updated ";
     const char *end = h->end, *name = q;
     int words;
+    if (q - p < 6 || q - p > 12 || (*p != '_' && !strchr("amcwdupi", *p | 32))) return false;
     if (in_list(p, q, deeds)) {
         if (!begins(q, end, " by ") && !begins(q, end, " by: ")) return false;
         name = q + (q[3] == ':' ? 5 : 4);
@@ -402,7 +407,7 @@ static bool scan(Hit *h, const char *p, const char **next) {
 bool pii_replace(Str text, Buf *out, size_t count[N_PII]) {
     static const char starts[] = "@-:_";
     uint8_t start[256] = { 0 };
-    Hit h = { text.s, text.s + text.n, NULL, NULL, 0 };
+    Hit h = { text.s, text.s + text.n, NULL, NULL, text.s, 0 };
     const char *done = text.s, *p = text.s;
     size_t hits = 0, old = out->n;
     for (int c = 0; c < 256; c++) start[c] = c && c < 128 && (isalnum(c) || strchr(starts, c));
