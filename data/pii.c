@@ -67,7 +67,7 @@ static bool scan_email(Hit *h, const char *at) {
     while (from < at && !isalnum((uint8_t)*from)) from++;
     for (; to < h->end && (isalnum((uint8_t)*to) || *to == '-' || *to == '.'); to++)
         if (*to == '.') dot = to;
-    while (dot && dot == to - 1) /* a full stop behind it */
+    while (dot && dot > at && dot == to - 1) /* a full stop behind it */
         for (to--, dot = to - 1; dot > at && *dot != '.';) dot--;
     if (from == at || !dot || dot <= at + 1 || to - dot < 3 || to - dot > 14) return false;
     for (const char *p = dot + 1; p < to; p++)
@@ -97,7 +97,8 @@ static bool version_before(const char *p, const char *s) {
         size_t n = strlen(words[i]);
         const char *last = words[i][0] < 'A' ? p : end; /* == belongs to what is skipped */
         if ((size_t)(last - s) < n || strncasecmp(last - n, words[i], n)) continue;
-        if ((size_t)(last - s) == n || !isalpha((uint8_t)last[-(long)n - 1])) return true;
+        if (words[i][0] < 'A' || (size_t)(last - s) == n || !isalpha((uint8_t)last[-(long)n - 1]))
+            return true;
     }
     return false;
 }
@@ -252,7 +253,7 @@ static int secret_name(const char *p, const char *end) {
 static bool scan_assigned(Hit *h, const char *p, int kind) {
     const char *end = h->end;
     if (p < end && (*p == '"' || *p == '\'' || *p == ']')) p++;
-    if (p < end && p[-1] == '"' && *p == ']') p++;
+    if (p < end && (p[-1] == '"' || p[-1] == '\'') && *p == ']') p++;
     while (p < end && (*p == ' ' || *p == '\t')) p++;
     if (p >= end || (*p != '=' && *p != ':')) return false;
     for (int i = 0; i < 2 && p < end && (*p == '=' || *p == ':' || *p == '>'); i++) p++;
@@ -290,9 +291,11 @@ static bool scan_url_password(Hit *h, const char *p) {
  * behind @author also a login. Left alone: teams, companies and unknown authors. */
 
 static const char *word_end(const char *p, const char *end) {
-    while (p < end && (isalpha((uint8_t)*p) || (uint8_t)*p >= 0x80 || *p == '\'' || *p == '-' ||
-                       (*p == '.' && p + 1 < end && p[1] != '\n')))
-        p++;
+    for (; p < end; p++) {
+        bool joins = (*p == '\'' || *p == '-') && p + 1 < end && isalpha((uint8_t)p[1]);
+        bool dot = *p == '.' && p + 1 < end && p[1] != '\n';
+        if (!isalpha((uint8_t)*p) && (uint8_t)*p < 0x80 && !joins && !dot) break;
+    }
     return p;
 }
 
@@ -308,7 +311,7 @@ static bool in_list(const char *p, const char *q, const char *words) {
 /* The end of the name at p, or NULL. *words: how many. */
 static const char *person(const char *p, const char *end, int *words) {
     static const char no_name[] =
-        " the team inc inc. llc ltd ltd. gmbh corp corp. corporation foundation project group "
+        " the team build system inc inc. llc ltd ltd. gmbh corp corp. corporation foundation project group "
         "contributors authors author unknown anonymous your name various none null company "
         "university institute software systems technologies community developers admin root user "
         "administrator microsoft google apache facebook mozilla oracle ibm nvidia intel apple this "
