@@ -206,13 +206,24 @@ static void add_run(Runs *runs, size_t chars) {
     if (chars > runs->longest) runs->longest = chars;
 }
 
-static void base64_runs(Str text, Runs *runs) { /* [a-zA-Z0-9+/\n=]{64,} */
-    size_t from = 0;
-    for (size_t i = 0; i <= text.n; i++) {
-        if (i < text.n && uni_bytes[(uint8_t)text.s[i]] & BYTE_BASE64) continue;
-        if (i - from >= 64) add_run(runs, i - from);
-        from = i + 1;
+/* The next longest stretch of bytes of that class, of at least `least`, behind zone->s + zone->n.
+ * Only every least-th byte is looked at first: such a stretch cannot hide between two of them. */
+static bool next_zone(Str text, uint8_t class, size_t least, Str *zone) {
+    size_t done = (size_t)(zone->s - text.s) + zone->n, i = done + least - 1;
+    for (; i < text.n; i += least) {
+        if (!(uni_bytes[(uint8_t)text.s[i]] & class)) continue;
+        size_t from = i, to = i + 1;
+        while (from > done && uni_bytes[(uint8_t)text.s[from - 1]] & class) from--;
+        while (to < text.n && uni_bytes[(uint8_t)text.s[to]] & class) to++;
+        *zone = (Str){ text.s + from, to - from };
+        if (to - from >= least) return true;
+        done = i = to;
     }
+    return false;
+}
+
+static void base64_runs(Str text, Runs *runs) { /* [a-zA-Z0-9+/\n=]{64,} */
+    for (Str zone = { text.s, 0 }; next_zone(text, BYTE_BASE64, 64, &zone);) add_run(runs, zone.n);
 }
 
 /* One item of hex_runs, from its word boundary on, or NULL. */
@@ -226,22 +237,18 @@ static const char *hex_item(const char *p, const char *s, const char *end) {
     return is_word(p, end, &len) ? NULL : skip_space(p, end);
 }
 
-static void hex_runs(Str text, Runs *runs) { /* (?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,} */
-    const char *s = text.s, *end = s + text.n;
-    for (const char *p = s; p < end;) {
-        const char *q = p, *next;
-        size_t n = 0;
-        if (!(uni_bytes[(uint8_t)*p] & BYTE_HEX) || /* no \b before a digit: the usual case */
-            (p > s && *p != '\\' && uni_bytes[(uint8_t)p[-1]] & BYTE_WORD)) {
-            p++;
-            continue;
+/* (?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,} , which is at least 23 bytes. */
+static void hex_runs(Str text, Runs *runs) {
+    Str zone = { text.s, 0 };
+    while (next_zone(text, BYTE_HEX, 23, &zone)) {
+        const char *stop = zone.s + zone.n, *next;
+        for (const char *p = zone.s; p < stop;) {
+            const char *q = p;
+            size_t n = 0;
+            for (; (next = hex_item(q, text.s, text.s + text.n)); n++) q = next;
+            if (n >= 8) add_run(runs, count_chars(p, (size_t)(q - p)));
+            p = n ? q : p + 1; /* a start in a run that is too short finds an even shorter one */
         }
-        while ((next = hex_item(q, s, end))) {
-            q = next;
-            n++;
-        }
-        if (n >= 8) add_run(runs, count_chars(p, (size_t)(q - p)));
-        p = n ? q : p + 1; /* a start inside of a run that is too short finds an even shorter one */
     }
 }
 

@@ -18,6 +18,7 @@ const char *const pii_what[N_PII] = { PII_KINDS(PII_WHAT) };
 typedef struct {
     const char *s, *end;   /* the whole text */
     const char *from, *to; /* a hit: what to replace */
+    const char *no_jwt;    /* before it begins no JSON Web Token: too many dots */
     int kind;
 } Hit;
 
@@ -96,7 +97,8 @@ static bool version_before(const char *p, const char *s) {
         size_t n = strlen(words[i]);
         const char *last = words[i][0] < 'A' ? p : end; /* == belongs to what is skipped */
         if ((size_t)(last - s) < n || strncasecmp(last - n, words[i], n)) continue;
-        if ((size_t)(last - s) == n || !isalpha((uint8_t)last[-(long)n - 1])) return true;
+        if (words[i][0] < 'A' || (size_t)(last - s) == n || !isalpha((uint8_t)last[-(long)n - 1]))
+            return true;
     }
     return false;
 }
@@ -173,7 +175,9 @@ static bool scan_token(Hit *h, const char *p) {
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         size_t n = strlen(forms[i].prefix);
-        if ((size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n)) continue;
+        if (*p != *forms[i].prefix || (size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n))
+            continue;
+        if (*p == 'e' && p < h->no_jwt) continue;
         const char *q = p + n, *stop = q + forms[i].most;
         int dots = 0, digits = 0;
         while (q < h->end && q <= stop && (is_name_char(*q) || *q == '-' || *q == '.')) {
@@ -183,6 +187,7 @@ static bool scan_token(Hit *h, const char *p) {
         }
         while (q > p && (q[-1] == '.' || q[-1] == '-')) q--;
         long len = q - p - (long)n;
+        if (*p == 'e' && dots > 2) h->no_jwt = q;
         if (*p == 'e' && dots != 2) continue; /* a JSON Web Token: three parts */
         if (len >= forms[i].least && len <= forms[i].most && digits) return hit(h, PII_KEY, p, q);
     }
@@ -248,7 +253,7 @@ static int secret_name(const char *p, const char *end) {
 static bool scan_assigned(Hit *h, const char *p, int kind) {
     const char *end = h->end;
     if (p < end && (*p == '"' || *p == '\'' || *p == ']')) p++;
-    if (p < end && p[-1] == '"' && *p == ']') p++;
+    if (p < end && (p[-1] == '"' || p[-1] == '\'') && *p == ']') p++;
     while (p < end && (*p == ' ' || *p == '\t')) p++;
     if (p >= end || (*p != '=' && *p != ':')) return false;
     for (int i = 0; i < 2 && p < end && (*p == '=' || *p == ':' || *p == '>'); i++) p++;
@@ -286,9 +291,11 @@ static bool scan_url_password(Hit *h, const char *p) {
  * behind @author also a login. Left alone: teams, companies and unknown authors. */
 
 static const char *word_end(const char *p, const char *end) {
-    while (p < end && (isalpha((uint8_t)*p) || (uint8_t)*p >= 0x80 || *p == '\'' || *p == '-' ||
-                       (*p == '.' && p + 1 < end && p[1] != '\n')))
-        p++;
+    for (; p < end; p++) {
+        bool joins = (*p == '\'' || *p == '-') && p + 1 < end && isalpha((uint8_t)p[1]);
+        bool dot = *p == '.' && p + 1 < end && p[1] != '\n';
+        if (!isalpha((uint8_t)*p) && (uint8_t)*p < 0x80 && !joins && !dot) break;
+    }
     return p;
 }
 
@@ -304,7 +311,7 @@ static bool in_list(const char *p, const char *q, const char *words) {
 /* The end of the name at p, or NULL. *words: how many. */
 static const char *person(const char *p, const char *end, int *words) {
     static const char no_name[] =
-        " the team inc inc. llc ltd ltd. gmbh corp corp. corporation foundation project group "
+        " the team build system inc inc. llc ltd ltd. gmbh corp corp. corporation foundation project group "
         "contributors authors author unknown anonymous your name various none null company "
         "university institute software systems technologies community developers admin root user "
         "administrator microsoft google apache facebook mozilla oracle ibm nvidia intel apple this "
@@ -352,6 +359,7 @@ static bool scan_author(Hit *h, const char *p, const char *q) {
                                 "authored coded implemented ported updated ";
     const char *end = h->end, *name = q;
     int words;
+    if (q - p < 6 || q - p > 12 || (*p != '_' && !strchr("amcwdupi", *p | 32))) return false;
     if (in_list(p, q, deeds)) {
         if (!begins(q, end, " by ") && !begins(q, end, " by: ")) return false;
         name = q + (q[3] == ':' ? 5 : 4);
@@ -402,7 +410,7 @@ static bool scan(Hit *h, const char *p, const char **next) {
 bool pii_replace(Str text, Buf *out, size_t count[N_PII]) {
     static const char starts[] = "@-:_";
     uint8_t start[256] = { 0 };
-    Hit h = { text.s, text.s + text.n, NULL, NULL, 0 };
+    Hit h = { text.s, text.s + text.n, NULL, NULL, text.s, 0 };
     const char *done = text.s, *p = text.s;
     size_t hits = 0, old = out->n;
     for (int c = 0; c < 256; c++) start[c] = c && c < 128 && (isalnum(c) || strchr(starts, c));

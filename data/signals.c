@@ -95,7 +95,7 @@ Rules *rules_open(bool fix) {
 void rules_close(Rules *r) {
     if (!r) return;
     WordList *w = &r->words;
-    uint32_t *words[] = { w->id, w->len, w->count, w->gram };
+    uint32_t *words[] = { w->id, w->len, w->count, w->gram, w->at };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) free(words[i]);
     Buf *bufs[] = { &r->repaired,    &r->plain,      &r->code_buf,
                     &r->comment_buf, &r->small_code, &r->scratch };
@@ -152,7 +152,8 @@ const char *find_word(Str text, const char *word, bool fold) {
     size_t n = strlen(word);
     if (!fold) return text.n < n ? NULL : (const char *)memmem(text.s, text.n, word, n);
     for (size_t i = 0; i + n <= text.n; i++)
-        if (!strncasecmp(text.s + i, word, n)) return text.s + i;
+        if ((text.s[i] | 32) == (*word | 32) && !strncasecmp(text.s + i, word, n))
+            return text.s + i;
     return NULL;
 }
 

@@ -32,8 +32,8 @@ typedef struct {
     uint32_t *id, *len, *count; /* count[id] */
     size_t n, cap, n_different, count_cap;
     uint64_t chars; /* of all words */
-    uint32_t *gram;
-    size_t gram_cap;
+    uint32_t *gram, *at; /* see words.c */
+    size_t gram_cap, n_at;
 } WordList;
 
 typedef struct {

@@ -21,10 +21,10 @@ enum {
     UNI_CHANGES = 128 /* not ASCII, and normalization or lower case may make something else of it */
 };
 
-/* What bytes are, for loops over bytes; those beyond ASCII are nothing. */
+/* What bytes are, for loops over bytes; those beyond ASCII are BYTE_HEX. */
 enum {
     BYTE_BASE64 = 1, /* [a-zA-Z0-9+/\n=] */
-    BYTE_HEX = 2,    /* [0-9a-fA-F\\]: what may begin a number of encoded data */
+    BYTE_HEX = 2,    /* what lists of numbers in hex are made of: [0-9a-fA-Fx\\,\s] */
     BYTE_WORD = 4,   /* \w */
     BYTE_SPACE = 8,  /* \s */
     BYTE_QUOTE = 16  /* ['"] */
@@ -53,8 +53,12 @@ static inline uint32_t char_at(const char *s, const char *end, size_t *len) {
 }
 
 static inline size_t count_chars(const char *s, size_t n) {
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) count += (s[i] & 0xC0) != 0x80;
+    size_t count = n, i = 0;
+    for (uint64_t w; i + 8 <= n; i += 8) { /* bytes 10xxxxxx, eight at a time */
+        memcpy(&w, s + i, 8);
+        count -= (size_t)__builtin_popcountll(w >> 7 & ~(w >> 6) & 0x0101010101010101u);
+    }
+    for (; i < n; i++) count -= (s[i] & 0xC0) == 0x80;
     return count;
 }
 

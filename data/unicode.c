@@ -16,11 +16,13 @@ static void fill_table(void) {
         uint32_t from = uni_run[i] >> 8, to = i + 1 < n ? uni_run[i + 1] >> 8 : 0x110000;
         memset(uni_table + from, uni_run[i] & 0xFF, to - from);
     }
+    memset(uni_bytes + 128, BYTE_HEX, 128); /* among them are spaces */
     for (int c = 1; c < 128; c++)
-        uni_bytes[c] =
-            (isalnum(c) || strchr("+/\n=", c) ? BYTE_BASE64 : 0) |
-            (isxdigit(c) || c == '\\' ? BYTE_HEX : 0) | (uni_table[c] & UNI_WORD ? BYTE_WORD : 0) |
-            (uni_table[c] & UNI_SPACE ? BYTE_SPACE : 0) | (c == '"' || c == '\'' ? BYTE_QUOTE : 0);
+        uni_bytes[c] = (isalnum(c) || strchr("+/\n=", c) ? BYTE_BASE64 : 0) |
+                       (isxdigit(c) || isspace(c) || strchr("x\\,", c) ? BYTE_HEX : 0) |
+                       (uni_table[c] & UNI_WORD ? BYTE_WORD : 0) |
+                       (uni_table[c] & UNI_SPACE ? BYTE_SPACE : 0) |
+                       (c == '"' || c == '\'' ? BYTE_QUOTE : 0);
 }
 
 void uni_init(void) {

@@ -120,7 +120,7 @@ typedef struct {
 } Word;
 
 static void end_word(Rules *r, Word *w) {
-    if (w->kind != GAP) add_word(r, hash_pair(hash_pair(w->hash, w->bytes), w->len), w->len);
+    if (w->kind != GAP) add_word(r, hash_pair(w->hash + w->len, w->bytes), w->len);
     *w = (Word){ 0, 0, 0, GAP };
 }
 
@@ -181,7 +181,7 @@ void words_of_text(Rules *r) {
 
 /* ------------------------------------------------------------------------------------------------
  * 3. n-grams: gram[i] is the number of the n-gram that begins at word i, or NONE where it is there
- * only once. */
+ * only once; at[] are the n_at places where it is not NONE, in order. */
 
 enum { NONE = UINT32_MAX };
 
@@ -194,11 +194,11 @@ typedef struct {
 static Top longer_grams(Rules *r, size_t n) {
     WordList *w = &r->words;
     Top top = { 0, 1 };
-    size_t places = 0, last = w->n >= n ? w->n - n + 1 : 0;
-    for (size_t i = 0; i < last; i++) places += w->gram[i] != NONE && w->gram[i + 1] != NONE;
-    table_clear(&r->table, places);
-    for (size_t i = 0; i < w->n; i++) {
-        if (i >= last || w->gram[i] == NONE || w->gram[i + 1] == NONE) {
+    size_t kept = 0;
+    table_clear(&r->table, w->n_at);
+    for (size_t k = 0; k < w->n_at; k++) {
+        size_t i = w->at[k];
+        if (i + n > w->n || w->gram[i + 1] == NONE) {
             w->gram[i] = NONE;
             continue;
         }
@@ -206,33 +206,50 @@ static Top longer_grams(Rules *r, size_t n) {
         Entry *e = table_get(&r->table, key + 1); /* 0 is no key */
         e->value++;
         w->gram[i] = e->place;
+        w->at[kept++] = (uint32_t)i;
     }
-    for (size_t i = 0; places && i < last; i++) {
-        if (w->gram[i] == NONE) continue;
+    w->n_at = 0;
+    for (size_t k = 0; k < kept; k++) {
+        size_t i = w->at[k];
         uint32_t count = r->table.entry[w->gram[i]].value;
-        if (count < 2) w->gram[i] = NONE;
         if (count > top.count) top = (Top){ i, count };
+        if (count < 2)
+            w->gram[i] = NONE;
+        else
+            w->at[w->n_at++] = (uint32_t)i;
     }
     return top;
 }
 
+/* Characters of the words in n-grams that are there more than once. */
 static uint64_t covered_chars(const WordList *w, size_t n) {
     uint64_t chars = 0;
-    size_t until = 0;
-    for (size_t i = 0; i < w->n; i++) {
-        if (w->gram[i] != NONE) until = i + n;
-        if (i < until) chars += w->len[i];
+    size_t until = 0; /* words before it are counted */
+    for (size_t k = 0; k < w->n_at; k++) {
+        size_t i = w->at[k];
+        if (until < i) until = i;
+        for (; until < i + n; until++) chars += w->len[until];
     }
     return chars;
 }
 
+static void single_words(WordList *w) {
+    if (w->gram_cap < w->n + 1) {
+        w->gram_cap = w->cap + 1;
+        w->gram = (uint32_t *)xrealloc(w->gram, w->gram_cap, sizeof *w->gram, "n-grams");
+        w->at = (uint32_t *)xrealloc(w->at, w->gram_cap, sizeof *w->at, "n-grams");
+    }
+    w->n_at = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        w->gram[i] = w->count[w->id[i]] > 1 ? w->id[i] : NONE;
+        if (w->gram[i] != NONE) w->at[w->n_at++] = (uint32_t)i;
+    }
+    w->gram[w->n] = NONE;
+}
+
 static void gram_signals(Rules *r, int top_2, int dupe_5, Signals *out) {
     WordList *w = &r->words;
-    if (w->gram_cap < w->n) {
-        w->gram_cap = w->cap;
-        w->gram = (uint32_t *)xrealloc(w->gram, w->gram_cap, sizeof *w->gram, "n-grams");
-    }
-    for (size_t i = 0; i < w->n; i++) w->gram[i] = w->count[w->id[i]] > 1 ? w->id[i] : NONE;
+    single_words(w);
     for (size_t n = 2; n <= 10; n++) {
         Top top = longer_grams(r, n);
         uint64_t chars = 0;

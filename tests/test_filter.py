@@ -474,7 +474,7 @@ def test_files():
     """From files to the filter, with bytes that are no UTF-8."""
     place = fresh("filter")
     path = lines(os.path.join(place, "a.jsonl"), doc("Kotlin", "\n".join(CLEAN)),
-                 doc("Kotlin", "\ufffd" * 50 + "\n".join(CLEAN)))
+                 doc("Kotlin", "\ufffd" * 300 + "\n".join(CLEAN)))
     check_equal("kept and dropped", len(documents("filter", path)), 1)
 
 
