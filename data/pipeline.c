@@ -7,7 +7,7 @@
 
 #include "refine.h"
 
-enum { BATCH = 2048, BATCH_BYTES = 32 << 20, KEPT_BYTES = 1 << 20 };
+enum { BATCH = 2048, BATCH_BYTES = 32 << 20, KEPT_BYTES = 1 << 15 };
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Counts by name */
