@@ -41,7 +41,7 @@
  * 1. Engine state */
 
 enum { HEAD_ROWS = 256 }; /* rows of logits at a time */
-#ifdef OC_EMU /* small: tests are quicker, and fill more than one buffer */
+#ifdef OC_EMU             /* small: tests are quicker, and fill more than one buffer */
 enum { WORKSPACE = 256, STAGE_BYTES = 256 << 10 };
 #else
 enum { WORKSPACE = 32 << 20 };   /* bytes for cuBLAS */

@@ -500,6 +500,28 @@ MUTANTS = [
      "test_cuda"),
     ("cuda: the adapter is left out", "runcuda.cu", "if (p) add_adapter(x, p, at);", "",
      "test_cuda"),
+    ("cuda: more rows are called equal than are", "runcuda.cu", "e->few > 1 ? e->few : 1", "FEW",
+     "test_cuda"),
+    ("cuda: scales of q8 one block late", "runcuda.cu", "memcpy(&scales[b], row, 2);",
+     "memcpy(&scales[b], row + (b ? 0 : kind == Q8 ? 34 : 18), 2);", "test_cuda"),
+    ("cuda: what does not fit is not refused", "runcuda.cu",
+     "if (e->needed > available) out_of_memory(e, available, total);", "", "test_cuda"),
+    ("speculation goes beyond what is equal", "engine.h", "return equal < most ? equal : most;",
+     "return equal < most ? most : most;", "test_cuda"),
+    # many prompts at once
+    ("prompts: all are fed to one sequence", "prompts.h", "seqs[i] = seq;", "seqs[i] = seq * 0;",
+     "test_prompts"),
+    ("prompts: texts are drawn by one sampler", "prompts.h", "sample(&w->sampler,",
+     "sample(&p->sampler,", "test_prompts"),
+    ("prompts: the stop text stays", "prompts.h",
+     "if (end < c->text.n) c->text.data[c->text.n = end] = 0;", "", "test_prompts"),
+    ("prompts: a stop text over two tokens is missed", "prompts.h",
+     "from = before > n ? before - n : 0;", "from = before;", "test_prompts"),
+    ("prompts: the context is one shorter", "prompts.h", "else if (w->pos == p->n_ctx)",
+     "else if (w->pos == p->n_ctx - 1)", "test_prompts"),
+    ("prompts: lines come out as they end", "run.c",
+     "f->printed < f->n && f->all[f->printed].end", "f->printed < f->n && f->all[f->printed].n",
+     "test_prompts"),
 ]
 
 

@@ -8,7 +8,8 @@ import json
 import os
 import re
 
-from check import BIN, ROOT, SCRATCH, check, check_equal, end, program, short, skip, start, write_file
+from check import (BIN, ROOT, SCRATCH, check, check_equal, end, program, short, skip, start,
+                   write_file)
 
 MODEL, FILE = os.path.join(SCRATCH, "prompts.gguf"), os.path.join(SCRATCH, "prompts.jsonl")
 PROMPTS = ["def f(x):", "a", "for i in range(10):\n    ", "return a + b", "\u00e9t\u00e9", "xyz" * 9,
