@@ -387,9 +387,9 @@ template <int KIND, bool MANY> __global__ void __launch_bounds__(THREADS, 2) few
     Place c = { row, end, warp * each, warp * each, each, steps };
     Step<KIND> ring[DEEP];
 #pragma unroll
-    for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c);
+    for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c); /* weights: before the wait */
     pdl_launch();
-    pdl_wait();
+    pdl_wait(); /* from here on, what the kernel before this one wrote may be read */
     Staged x;
     x.x = dynamic_shared();
     x.line = staged_line(KIND, p.w.depth);
@@ -408,13 +408,14 @@ template <int KIND, bool MANY> __global__ void __launch_bounds__(THREADS, 2) few
                 multiply<KIND, MANY>(acc, &ring[i], &x, warp * each + step, p.n);
             fetch<KIND>(&ring[i], &p.w, &c);
             if (++step < each) continue;
+            /* The warp has done its columns of this tile and goes on with the next. */
             leave(shares, tile++ % slots, tok, acc);
             step = 0;
 #pragma unroll
             for (int k = 0; k < 4; k++) acc[0][k] = acc[1][k] = 0;
         }
         if (tile == finished) continue;
-        __syncthreads();
+        __syncthreads(); /* the shares of all warps are there; slots last until the next barrier */
         finish_tiles(&p, shares, slots, tok, finished, tile - finished, row, end, &best);
         finished = tile;
     }
