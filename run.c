@@ -1009,7 +1009,7 @@ static const char *default_model(void) {
     return path;
 }
 
-/* The prompt of -i, -f or -i -, or all of --prompts. */
+/* The prompt of -i, -f or -i -, or all of --prompts, of which no more than there are go together. */
 static void read_prompt(Buf *prompt) {
     Error e;
     bool from_stdin = opt.prompt && !strcmp(opt.prompt, "-");
@@ -1020,6 +1020,9 @@ static void read_prompt(Buf *prompt) {
     if (opt.prompt && !from_stdin) buf_add(prompt, opt.prompt, strlen(opt.prompt));
     if (from_stdin && !read_all(0, prompt, &e)) die("stdin: %s", e.text);
     if (file) read_file(file, prompt);
+    int64_t lines = 1;
+    for (size_t i = 0; opt.prompts && i < prompt->n; i++) lines += prompt->data[i] == '\n';
+    if (opt.together > lines) opt.together = lines;
 }
 
 static void session_open(Session *s, Model *m, Dump *dump) {

@@ -67,10 +67,13 @@ struct Engine {
     Gpu gpu;
     Queue queue;
     cublasHandle_t blas;
-    bool was_few;      /* the last forward went through section 5 */
-    bool exact, flash; /* float32 and plain kernels; attention.h can do it */
-    int half;          /* BF16 or F16: the type of activations, unless exact */
-    int cache_kind, head, n_ctx, n_splits, few;
+    bool was_few;                          /* the last forward went through section 5 */
+    bool exact, flash;                     /* float32 and plain kernels; attention.h can do it */
+    int half;                              /* BF16 or F16: the type of activations, unless exact */
+    int cache_kind;                        /* F32, BF16 or FP8 */
+    int head, n_ctx;                       /* D and positions, padded for the attention kernel */
+    int n_splits;                          /* of the positions, when decoding: see attention.h */
+    int few;                               /* the most tokens that section 5 takes; 0: none */
     int s_dim, s_q, s_hidden, s_qkv, s_up; /* strides of rows of C, H D, F, (H + 2 K) D, 2 F */
 
     Layer *layer;
@@ -239,6 +242,7 @@ struct Source {
     bool in_turns; /* rows of part 0 and part 1 alternate */
 };
 
+/* Parts of different kinds become one: q8 if all have blocks, else 16 bits; exact, float32. */
 static void plan_weight(const Engine *e, Weight *w, const Source *s) {
     memset(w, 0, sizeof *w);
     w->kind = kind_of(e, s->part[0]);
@@ -252,6 +256,7 @@ static void plan_weight(const Engine *e, Weight *w, const Source *s) {
     w->depth = round_up(w->cols, w->kind == F32 ? 32 : step_numbers(w->kind));
 }
 
+/* The tensor that has a row of the matrix, and which row of it that is. */
 static const Tensor *source_row(const Source *s, int row, int *at) {
     int i = 0;
     if (s->in_turns) return *at = row / 2, s->part[row % 2];
@@ -290,6 +295,8 @@ static void add_adapter(float *x, const LoraPair *p, int row) {
     free(a);
 }
 
+/* Row `row` of a matrix as the device wants it: codes, and scales where the kind has them. What the
+ * file has in another type, or an adapter changes, goes through float32. */
 static void fill_row(const Engine *e, const Weight *w, const Source *s, int row, uint8_t *codes,
                      uint16_t *scales) {
     static const uint32_t native[] = { T_F32, T_F16, T_BF16, T_Q8_0, T_Q4_0 };
@@ -345,6 +352,7 @@ static void stage_sent(Uploader *u) {
     CUDA(cudaEventRecord(u->free_again[u->next], u->e->queue.stream));
 }
 
+/* As many rows at a time as a staging buffer holds: codes of all of them, then scales. */
 static void upload_weight(Uploader *u, const Weight *w, const Source *s) {
     size_t line = code_bytes(w->kind, w->depth);
     size_t scale_line = has_scales(w->kind) ? (size_t)w->depth / 16 : 0;
@@ -379,6 +387,7 @@ static void upload_bytes(Uploader *u, void *to, const void *from, size_t n) {
     }
 }
 
+/* 0 to 3: the four matrices of a layer in the order of struct Layer; 4 the embedding, 5 the head. */
 static Source source_of(const Engine *e, int layer, int which) {
     const Weights *w = &e->model->weights;
     switch (which) {
@@ -779,6 +788,7 @@ static float *head_many(Engine *e, int wanted) {
     return e->many_logits;
 }
 
+/* The pass of the n tokens in `host`, which n_tiles tiles cover. */
 static float *forward_many(Engine *e, int n, int n_tiles, int wanted) {
     const Config *c = &e->model->config;
     CUDA(cudaMemcpyAsync(e->meta.token, e->host.token, e->meta_bytes, cudaMemcpyHostToDevice,
@@ -798,6 +808,7 @@ static float *forward_many(Engine *e, int n, int n_tiles, int wanted) {
 /* ------------------------------------------------------------------------------------------------
  * 5. Forward for few tokens: five kernels a layer, recorded once for each n as a graph */
 
+/* Launches a product of decode.h: a block on each multiprocessor, with at least two rows. */
 static void few(Engine *e, const Product *p, const char *name) {
     Queue q = { e->queue.stream, e->gpu.cc >= 90 };
     size_t shared = few_shared(p->w.kind, p->w.depth, p->n);
@@ -831,6 +842,8 @@ static Product product_of(const Engine *e, const Weight *w, int n, int after) {
     return p;
 }
 
+/* run.c: attention_block and ffn_block, in five launches. Each may begin while the one before it
+ * ends. */
 static void layer_few(Engine *e, int layer, int n) {
     const Config *c = &e->model->config;
     const Layer *y = &e->layer[layer];
@@ -862,6 +875,7 @@ static void layer_few(Engine *e, int layer, int n) {
     few(e, &down, "few_kernel: down, add");
 }
 
+/* All launches of a pass of n tokens, from the embedding to the likeliest token of each row. */
 static void record_few(Engine *e, int n) {
     const Config *c = &e->model->config;
     launch(&e->queue, "embed_kernel", embed_kernel, dim3((unsigned)n), THREADS, 0, e->x, e->tok_emb,
