@@ -1,5 +1,5 @@
-/* engine.h: the forward pass as others see it. run.c exports cpu_engine, runcuda.cu cuda_engine; the
- * main of run.c picks one.
+/* engine.h: the forward pass as others see it. run.c exports cpu_engine, runcuda.cu cuda_engine;
+ * the main of run.c picks one.
  *
  *     Engine *e = cpu_engine.open(&model, &options);
  *     float *logits = cpu_engine.forward(e, &batch);     (wanted, V)

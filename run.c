@@ -750,8 +750,8 @@ static void run_chat(Session *s, const Buf *first) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 8. Many prompts (prompts.h), perplexity and dumps (perplexity.h), between the command line and the
- * text */
+ * 8. Many prompts (prompts.h), perplexity and dumps (perplexity.h), between the command line and
+ * the text */
 
 /* The lines of --prompts, each a JSON object, and what becomes of them. */
 typedef struct {
@@ -1009,7 +1009,7 @@ static const char *default_model(void) {
     return path;
 }
 
-/* The prompt of -i, -f or -i -, or all of --prompts, of which no more than there are go together. */
+/* The prompt of -i, -f or -i -; or all of --prompts: no more than there are go together. */
 static void read_prompt(Buf *prompt) {
     Error e;
     bool from_stdin = opt.prompt && !strcmp(opt.prompt, "-");

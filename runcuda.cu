@@ -387,7 +387,7 @@ static void upload_bytes(Uploader *u, void *to, const void *from, size_t n) {
     }
 }
 
-/* 0 to 3: the four matrices of a layer in the order of struct Layer; 4 the embedding, 5 the head. */
+/* 0 to 3: the matrices of a layer in the order of struct Layer; 4 the embedding, 5 the head. */
 static Source source_of(const Engine *e, int layer, int which) {
     const Weights *w = &e->model->weights;
     switch (which) {

@@ -43,7 +43,8 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
         echo "skip $tool: no compute-sanitizer"
         continue
     fi
-    OC_SMALL=1 timeout 120 "$sanitizer" --tool $tool --error-exitcode 9 $test > build/gpu/$tool.log 2>&1
+    OC_SMALL=1 timeout 120 "$sanitizer" --tool $tool --error-exitcode 9 $test \
+        > build/gpu/$tool.log 2>&1
     result "$tool" $?
     grep -m 5 -E '^=+ (ERROR|Error|Invalid|Race)|^FAIL' build/gpu/$tool.log
 done

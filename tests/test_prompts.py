@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""test_prompts.py: ./run --prompts. A text is what its prompt alone gives, whatever stands beside it
-and however many are written at once; lines come out in order, as they went in; what cannot be a
+"""test_prompts.py: ./run --prompts. A text is what its prompt alone gives, whatever stands beside
+it and however many are written at once; lines come out in order, as they went in; what cannot be a
 prompt is refused with its line. With ./runcuda-emu the same on the kernels for a GPU."""
 
 import codecs
@@ -12,8 +12,8 @@ from check import (BIN, ROOT, SCRATCH, check, check_equal, end, program, short, 
                    write_file)
 
 MODEL, FILE = os.path.join(SCRATCH, "prompts.gguf"), os.path.join(SCRATCH, "prompts.jsonl")
-PROMPTS = ["def f(x):", "a", "for i in range(10):\n    ", "return a + b", "\u00e9t\u00e9", "xyz" * 9,
-           "int main(void) {", "a"]
+PROMPTS = ["def f(x):", "a", "for i in range(10):\n    ", "return a + b", "\u00e9t\u00e9",
+           "xyz" * 9, "int main(void) {", "a"]
 COUNTS = re.compile(rb"(\d+) prompts (\d+) tokens .* generated (\d+) tokens .* ([\d.]+) a pass\n")
 EMU = os.path.join(BIN, "runcuda-emu")
 
