@@ -35,10 +35,10 @@ def test_documents():
     check("a blank line is no document", len(got) == 4, len(got))
     again = refine(*KEEP, "-q", stdin=out)[1]
     check("what was written is read as it is", again == out)
-    check_equal("a byte order mark", documents(*KEEP, stdin=b'\xef\xbb\xbf{"text":"a"}')[0]["content"],
-                "a")
-    check_equal("no line feed at the end", len(documents(*KEEP, stdin=b'{"text":"a"}\n{"text":""}')),
-                2)
+    marked = documents(*KEEP, stdin=b'\xef\xbb\xbf{"text":"a"}')
+    check_equal("a byte order mark", [d["content"] for d in marked], ["a"])
+    unended = documents(*KEEP, stdin=b'{"text":"a"}\n{"text":""}')
+    check_equal("no line feed at the end", len(unended), 2)
 
 
 def test_broken():
@@ -106,7 +106,8 @@ def test_outputs():
     check_equal("and the rest is made", len(documents(*KEEP, os.path.join(out, "2.jsonl"))), 50)
     refused("input is output", 2, ["0.jsonl", "another name"], *KEEP, inputs[0], "-o", inputs[0])
     refused("--resume without a directory", 2, ["--resume"], *KEEP, inputs[0], "--resume")
-    refused("no such file", 1, ["none.jsonl", "cannot open"], *KEEP, os.path.join(place, "none.jsonl"))
+    refused("no such file", 1, ["none.jsonl", "cannot open"], *KEEP,
+            os.path.join(place, "none.jsonl"))
     refused("a directory", 1, ["expected JSON Lines"], *KEEP, place)
     refused("an unknown option", 2, ["--nothing"], *KEEP, "--nothing")
     refused("an unknown command", 2, ["unknown command"], "nothing")
@@ -190,7 +191,8 @@ def test_decontaminate():
         ("in capitals", "def NEAR_BY(z)", True),
         ("ten words of a test", "assert first_one(1) == 1 and a and b and c and d", False),
     ]
-    data = "".join(json.dumps({"path": name, "text": text}) + "\n" for name, text, _ in cases).encode()
+    data = "".join(json.dumps({"path": name, "text": text}) + "\n"
+                   for name, text, _ in cases).encode()
     kept = {d["path"] for d in documents("decontaminate", "-a", human, "-a", mbpp, stdin=data)}
     for name, _, stays in cases:
         check_equal(f"decontaminate: {name}", name in kept, stays)

@@ -30,7 +30,8 @@ def test_languages():
         ("a.yaml", "YAML", "data", "yaml"), ("a.blade.php", "Blade", "code", "php"),
         ("a.php", "PHP", "code", "php"), ("a.ts", "TypeScript", "code", "ts"),
         ("a.m", "Objective-C", "code", "m"), ("a.v", "Verilog", "code", "v"),
-        ("a.rs", "Rust", "code", "rs"), ("a.sql", "SQL", "data", "sql"), ("a.go", "Go", "code", "go"),
+        ("a.rs", "Rust", "code", "rs"), ("a.sql", "SQL", "data", "sql"),
+        ("a.go", "Go", "code", "go"),
         ("a.sh", "Shell", "code", "sh"), ("a.java", "Java", "code", "java"),
         ("a.js", "JavaScript", "code", "js"), ("go.mod", "Go Module", "data", "mod"),
         ("a.1", "Roff", "code", "1"), (".bashrc", "Shell", "code", None),
@@ -49,8 +50,8 @@ def test_languages():
     check_equal("others are dropped", len(found), len(cases))
     check_equal("but for --unknown", len(by_path(place, "--unknown")), len(cases) + 5)
     data = json.dumps({"path": "b/a.rb", "text": "x"}).encode()
-    check_equal("a line without a language gets one", by_path("-", stdin=data)["b/a.rb"]["language"],
-                "Ruby")
+    check_equal("a line without a language gets one",
+                by_path("-", stdin=data)["b/a.rb"]["language"], "Ruby")
 
 
 def test_files():
