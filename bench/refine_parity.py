@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--fix", action="store_true")
-    parser.add_argument("--save", help="keep the figures of the released filter in this file")
+    parser.add_argument("--save", help="a file that keeps the released filter's figures")
     return parser.parse_args()
 
 
@@ -132,6 +132,7 @@ def main():
     if options.save and os.path.exists(options.save):
         with open(options.save, encoding="utf-8") as file:
             saved = {k: tuple(v) for k, v in json.load(file).items()}
+        documents = [d for d in documents if d["path"] in saved]
         for d in documents:
             d["theirs"], hits, d["kept"], d["failed"] = saved[d["path"]]
             d["hits"] = set(hits)

@@ -66,9 +66,9 @@ static const char python_script[] =
     "    print(*answer, flush=True)\n";
 
 /* Node.js with the parser acorn that it carries, kinds j (syntax up to 2018, as the released
- * filter's esprima) and k (the newest). Answered with: parsed, variables, functions, statements, imports,
- * plain variables, plain returns, classes, and of variables, functions and classes those with the
- * usual form of name. Without acorn: parsed alone. */
+ * filter's esprima) and k (the newest). Answered with: parsed, variables, functions, statements,
+ * imports, plain variables, plain returns, classes, and of variables, functions and classes those
+ * with the usual form of name. Without acorn: parsed alone. */
 static const char javascript_script[] =
     "const fs = require('fs'), vm = require('vm');\n"
     "let acorn = null;\n"

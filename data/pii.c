@@ -1,8 +1,8 @@
 /* pii.c: finds e-mail and IP addresses, keys, passwords and names of authors. See pii.h.
  *
  * What to know first: the paper replaces them by placeholders (arXiv 2411.04905, section 2.1.1)
- * with regular expressions that were not published; these rules are our own. One pass over the text: a
- * word, a digit, a colon or an @ starts a scanner, which returns the bytes to replace. Each scanner
+ * with regular expressions that were not published; these rules are our own. One pass over the
+ * text: a word, a digit, a colon or an @ starts a scanner, which returns the bytes to replace. Each
  * says what it leaves alone: example.com, private networks, version numbers, password = input().
  * tests/data/pii.jsonl has hits and near misses; tests/test_transform.py prints precision and
  * recall on it. */
@@ -311,11 +311,12 @@ static bool in_list(const char *p, const char *q, const char *words) {
 /* The end of the name at p, or NULL. *words: how many. */
 static const char *person(const char *p, const char *end, int *words) {
     static const char no_name[] =
-        " the team build system inc inc. llc ltd ltd. gmbh corp corp. corporation foundation project group "
-        "contributors authors author unknown anonymous your name various none null company "
-        "university institute software systems technologies community developers admin root user "
-        "administrator microsoft google apache facebook mozilla oracle ibm nvidia intel apple this "
-        "see todo n/a default description date version license email created copyright add if ";
+        " the team build system inc inc. llc ltd ltd. gmbh corp corp. corporation foundation "
+        "project group contributors authors author unknown anonymous your name various none "
+        "null company university institute software systems technologies community developers "
+        "admin root user administrator microsoft google apache facebook mozilla oracle ibm "
+        "nvidia intel apple this see todo n/a default description date version license email "
+        "created copyright add if ";
     static const char small[] = " de la van von der den da di del dos el bin ibn al le ";
     const char *last = NULL;
     *words = 0;

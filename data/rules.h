@@ -4,8 +4,8 @@
  * What to know first: a signal is a figure, such as the share of digits among the visible
  * characters, under the name it has in the released filter (OpenCoder-llm/opc_data_filtering):
  * qsc_doc_* for text, qsc_code_* for code and data, qsc_codepython_* ... for eight languages. A
- * rule is a signal and a threshold (thresholds.c); a file is dropped if any rule hits. A signal that has
- * no value (an average over no lines) is NONE and passes, as one that was never computed does.
+ * rule is a signal and a threshold (thresholds.c); a file is dropped if any rule hits. A signal
+ * without a value (an average over no lines) is NONE and passes, as one that was never computed.
  *
  *     Rules *r = rules_open(fix);                          one for each thread: it is all memory
  *     rules_signals(r, &file, &signals);                   everything that needs no parser

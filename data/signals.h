@@ -31,7 +31,7 @@ void table_free(Table *t);
 typedef struct {
     uint32_t *id, *len, *count; /* count[id] */
     size_t n, cap, n_different, count_cap;
-    uint64_t chars; /* of all words */
+    uint64_t chars;      /* of all words */
     uint32_t *gram, *at; /* see words.c */
     size_t gram_cap, n_at;
 } WordList;

@@ -450,7 +450,8 @@ def test_hostile():
     rng = random.Random(3)
     pieces = ["(", ")", "{", "}", "\"", "'", "`", "/*", "*/", "//", "#", "\n", "\\", "<", ">", "${",
               "int a", " = ", ";", "func f(", "\0", "\ufffd", "\u00e9", "=", "class A:", "<!--",
-              "$(", "return", "<script>", "'''", '"""', "import (", "0x1f,", "\\u0041", "R\"(", "<<E\n"]
+              "$(", "return", "<script>", "'''", '"""', "import (", "0x1f,", "\\u0041", "R\"(",
+              "<<E\n"]
     languages = ["Python", "C", "C++", "C#", "Go", "HTML", "Java", "JavaScript", "Shell", "SQL",
                  "Perl", "PHP", "Ruby", "YAML", "Lua", "Pascal", "TypeScript", "Text", "JSON"]
     records = [doc(languages[i % len(languages)], "".join(rng.choice(pieces) for _ in range(300)),
