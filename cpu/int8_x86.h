@@ -40,8 +40,9 @@ INLINE bool paired_x86(const uint32_t type) {
     return type == T_Q4_0 || type == T_Q4_1 || type == T_Q5_0 || type == T_Q5_1 || type == T_IQ4_NL;
 }
 
-/* code + offset_x86: eight blocks of 32 bytes in order, or those of pairs; q6_k: scale holds the 8 words s of first
- * halves and, in its high half, the 8 of second halves; natural: the same 16 bytes as stored. */
+/* code + offset_x86: eight blocks of 32 bytes in order, or those of pairs; q6_k: scale holds the 8
+ * words s of first halves and, in its high half, the 8 of second halves; natural: the same 16 bytes
+ * as stored. */
 typedef struct {
     __m256i code[8], scale;
     __m128i natural;
