@@ -21,7 +21,7 @@ static const Option options[] = {
     { 0, "all", NULL, NULL, OPT_FLAG, &all, 0, 0,
       "keep all; add \"effective\" and, where it is false, \"hits\": the rules" },
     { 0, "fix", NULL, NULL, OPT_FLAG, &fix, 0, 0,
-      "correct the mistakes of the released filter, see below" },
+      "correct the mistakes of the released filter, listed above" },
     { 0, "no-parse", NULL, NULL, OPT_FLAG, &no_parse, 0, 0, "start no parsers" },
     { 0, "lang", NULL, "LANG", OPT_TEXT, &speech, 0, 0,
       "what texts are written in: en, zh, other, or auto, by their characters" },

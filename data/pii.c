@@ -137,11 +137,10 @@ static bool scan_ipv6(Hit *h, const char *p) {
     char text[INET6_ADDRSTRLEN + 1];
     struct in6_addr a;
     const char *q = p;
-    int colons = 0, digits = 0, letters = 0;
+    int colons = 0, digits = 0;
     while (q < h->end && q - p < INET6_ADDRSTRLEN && (isxdigit((uint8_t)*q) || *q == ':')) {
         colons += *q == ':';
         digits += isdigit((uint8_t)*q) != 0;
-        letters += isalpha((uint8_t)*q) != 0;
         q++;
     }
     while (q > p && q[-1] == ':' && !(q - p > 1 && q[-2] == ':')) q--, colons--;

@@ -183,7 +183,7 @@ void words_of_text(Rules *r) {
  * 3. n-grams: gram[i] is the number of the n-gram that begins at word i, or NONE where it is there
  * only once; at[] are the n_at places where it is not NONE, in order. */
 
-enum { NONE = UINT32_MAX };
+static const uint32_t NONE = UINT32_MAX;
 
 typedef struct {
     size_t at; /* the most frequent n-gram, of several the first: the word it first begins at */
