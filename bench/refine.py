@@ -6,7 +6,8 @@
 SOURCES (directories, archives) are read once; then each stage runs alone, on one thread, from a
 file to a file, on what the stage before it in the chain has let pass. MB/s are bytes of content
 that came in, per second of processor time, reading and writing of JSON Lines included: what one
-core does. The last lines are for the whole chain, and for near duplicates of N files on all threads."""
+core does. The last lines are for the whole chain, and for near duplicates of N files on all
+threads."""
 
 import argparse
 import collections
