@@ -46,7 +46,7 @@ FLAGS += -DOC_MPI
 endif
 
 # ---------------------------------------------------------------------------------- the programs
-PROGRAMS := run train tokenizer convert
+PROGRAMS := run train tokenizer convert evaluate
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
 CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
@@ -57,6 +57,9 @@ tokenizer_main := tokenizer
 tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
 convert_parts := $(EXPORT) quants tokenizer
+EVAL := $(filter-out eval/evaluate eval/sandbox_main,$(basename $(wildcard eval/*.c)))
+evaluate_main := eval/evaluate
+evaluate_parts := $(EVAL) $(CPU) run tokenizer export/arena
 test_parts := run train $(CPU) tokenizer
 
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
@@ -123,7 +126,7 @@ build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build
 FORCE:
 
 # ------------------------------------------------------------------------------------- the goals
-all: $(PROGRAMS) ## build run, train, tokenizer and convert
+all: $(PROGRAMS) ## build run, train, tokenizer, convert and evaluate
 	@echo 'OpenMP: $(or $(OPENMP),no)'
 
 help: ## print this list
@@ -151,7 +154,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] tests/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
