@@ -154,7 +154,8 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
+	    tests/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
@@ -169,4 +170,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS) runcuda runcuda-emu
+	rm -rf build $(PROGRAMS) runcuda runcuda-emu evaluate-cuda evaluate-emu

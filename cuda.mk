@@ -42,10 +42,10 @@ endif
 
 .PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
-cuda: runcuda ## build runcuda with nvcc; needs no GPU
+cuda: runcuda evaluate-cuda ## build runcuda and evaluate-cuda with nvcc; needs no GPU
 else
 cuda:
-	@echo 'nvcc: no, runcuda is not built; install the CUDA Toolkit or set NVCC'
+	@echo 'nvcc: no, runcuda and evaluate-cuda are not built; install the CUDA Toolkit or set NVCC'
 endif
 ifeq ($(CXX_HERE),yes)
 emu: runcuda-emu ## build runcuda-emu, whose kernels run on the CPU
@@ -65,6 +65,16 @@ build/cuda/run.o build/asan/cuda/run.o: build/%cuda/run.o: run.c build/%flags
 	$(CC) $(FLAGS) $(if $*,$(ASAN),$(CFLAGS)) -DOC_CUDA -MMD -MP -c -o $@ $<
 runcuda: build/cuda/run.o build/cuda/runcuda.o $(run_parts:%=build/lib/%.o)
 	$(NVCC) -o $@ $^ $(NVCC_LIBS)
+
+# evaluate-cuda, evaluate-emu: the answers come from the GPU's engine.
+EVALUATE_GPU := $(patsubst %,build/lib/%.o,$(filter-out eval/generate,$(evaluate_parts)))
+build/cuda/generate.o: eval/generate.c build/flags
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(CFLAGS) -DOC_CUDA -MMD -MP -c -o $@ $<
+evaluate-cuda: build/eval/evaluate.o build/cuda/generate.o build/cuda/runcuda.o $(EVALUATE_GPU)
+	$(NVCC) -o $@ $^ $(NVCC_LIBS)
+evaluate-emu: build/eval/evaluate.o build/cuda/generate.o build/emu/runcuda.o $(EVALUATE_GPU)
+	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
 
 # The same with the emulation; $* is empty or "asan/".
 build/emu/runcuda.o build/asan/emu/runcuda.o: build/%emu/runcuda.o: $(GPU_SOURCES) build/%flags

@@ -17,7 +17,7 @@
 
 static struct {
     const char *path[2], *completions, *out, *tasks, *language, *postprocess, *k, *cpu;
-    bool canonical, generate_only, base_tests, languages, quiet;
+    bool canonical, generate_only, prompts, restart, base_tests, languages, quiet;
     int64_t threads, failures;
     GenerateOptions generate;
     PromptOptions prompt;
@@ -100,6 +100,8 @@ static void generate_answers(void) {
     for (size_t i = 0; i < tasks.n; i++)
         for (int s = 0; s < opt.generate.n_samples; s++) completions_add(&all, &tasks.task[i], s);
     mark_runs();
+    if (path && opt.restart && unlink(path) && errno != ENOENT)
+        die("%s: cannot remove: %s", path, strerror(errno));
     size_t n = 0, old = path ? completions_resume(&all, &tasks, path) : 0;
     Completion **todo = xcalloc(all.n, sizeof *todo, "answers");
     for (size_t i = 0; i < all.n; i++)
@@ -195,7 +197,7 @@ static void write_lines(bool with_results) {
         put_completion(&answer, &all.c[i]);
         if (with_results) put_result(&result, &all.c[i], key_of(&all.c[i]));
     }
-    if (opt.out) write_text("completions.jsonl", &answer);
+    if (opt.out && opt.generate.model) write_text("completions.jsonl", &answer);
     if (opt.out && with_results) write_text("results.jsonl", &result);
     if (!opt.out && !with_results) fwrite(answer.data, 1, answer.n, stdout);
     buf_free(&answer);
@@ -275,6 +277,30 @@ static void warn_missing(void) {
     free(has);
 }
 
+/* {"task_id", "prompt", "stop"} of every task, on stdout. */
+static void print_prompts(void) {
+    Buf line = { 0 }, prompt = { 0 };
+    Str stop[MAX_STOPS];
+    for (size_t i = 0; i < tasks.n; i++) {
+        const Task *k = &tasks.task[i];
+        line.n = prompt.n = 0;
+        prompt_text(&tasks, k, &opt.prompt, &prompt);
+        json_open(&line, '{');
+        json_put_key(&line, "task_id");
+        json_put_str(&line, k->id);
+        json_put_key(&line, "prompt");
+        json_put_str(&line, (Str){ prompt.data, prompt.n });
+        json_put_key(&line, "stop");
+        json_open(&line, '[');
+        for (int n = prompt_stops(k, &opt.prompt, stop), s = 0; s < n; s++)
+            json_put_str(&line, stop[s]);
+        buf_add(&line, "]}\n", 3);
+        fwrite(line.data, 1, line.n, stdout);
+    }
+    buf_free(&line);
+    buf_free(&prompt);
+}
+
 /* ------------------------------------------------------------------------------------------------
  * Command line */
 
@@ -297,6 +323,10 @@ static const Option options[] = {
       "grade the solutions that the task file has" },
     { 0, "generate-only", NULL, NULL, OPT_FLAG, &opt.generate_only, 0, 0,
       "write the answers (to DIR, or stdout) and run nothing" },
+    { 0, "restart", NULL, NULL, OPT_FLAG, &opt.restart, 0, 0,
+      "throw away the answers that DIR has" },
+    { 0, "prompts", NULL, NULL, OPT_FLAG, &opt.prompts, 0, 0,
+      "print what a model would be asked, as JSON Lines, and end" },
     { 0, "tasks", NULL, "RANGE", OPT_TEXT, &opt.tasks, 0, 0,
       "N: the first N; A-B: those with these numbers" },
     { 0, "chat", "instruct", NULL, OPT_FLAG, &opt.prompt.chat, 0, 0,
@@ -376,7 +406,7 @@ static void check_options(int n_paths) {
     if (opt.out && mkdir(opt.out, 0777) && errno != EEXIST)
         die("%s: cannot make the directory: %s", opt.out, strerror(errno));
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
-    if (!given) opt.generate.model = n_paths == 2 ? opt.path[0] : default_model();
+    if (!given && !opt.prompts) opt.generate.model = n_paths == 2 ? opt.path[0] : default_model();
     if (given && n_paths == 2 && !opt.quiet)
         fprintf(stderr, "%s: not needed, the answers are given\n", opt.path[0]);
 }
@@ -423,6 +453,12 @@ int main(int argc, char **argv) {
 #endif
     tasks_open(&tasks, opt.path[n_paths - 1], opt.base_tests, language);
     select_tasks();
+    if (opt.prompts) {
+        print_prompts();
+        tasks_close(&tasks);
+        close_stdout();
+        return 0;
+    }
     bool boxes = !opt.generate_only || how == POST_OPENCODEEVAL;
     if (boxes) grade_open(&opt.grade); /* first: what cannot be graded need not be generated */
     read_answers();

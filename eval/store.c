@@ -155,7 +155,7 @@ void completions_read(Completions *all, const Tasks *t, const char *path) {
 typedef struct {
     Completions *all;
     uint32_t (*key)(const Completion *c);
-    size_t n;
+    size_t n, others;
 } Resuming;
 
 /* `all` is in the order of completion_cmp. */
@@ -168,11 +168,15 @@ static bool resume_completion(void *arg, const Record *r, Error *e) {
     Resuming *x = arg;
     Completion *c = find(x->all, r);
     (void)e;
-    if (!c || c->text.data || !r->completion.s || c->run != r->sum) return true;
+    if (!r->completion.s) return true;
+    if (!c || c->run != r->sum) {
+        x->others++;
+        return true;
+    }
     Record text_only = *r; /* how it becomes a program may have changed */
     text_only.solution.s = NULL;
+    x->n += c->text.data == NULL;
     take_text(c, &text_only);
-    x->n++;
     return true;
 }
 
@@ -192,14 +196,18 @@ static bool resume_result(void *arg, const Record *r, Error *e) {
 }
 
 size_t completions_resume(Completions *all, const Tasks *t, const char *path) {
-    Resuming x = { all, NULL, 0 };
+    Resuming x = { all, NULL, 0, 0 };
     if (!access(path, F_OK)) each_record(t, path, false, resume_completion, &x);
+    if (x.others)
+        die("%s: %zu answers by another model, or with other settings or tasks, expected none; "
+            "use another directory for -o, or --restart",
+            path, x.others);
     return x.n;
 }
 
 size_t results_resume(Completions *all, const Tasks *t, const char *path,
                       uint32_t (*key)(const Completion *c)) {
-    Resuming x = { all, key, 0 };
+    Resuming x = { all, key, 0, 0 };
     if (!access(path, F_OK)) each_record(t, path, false, resume_result, &x);
     return x.n;
 }

@@ -20,7 +20,7 @@ CEILING = {
     "svg.h": 150, "shards.h": 250, "checkpoint.h": 250, "progress.h": 250, "train_options.h": 300,
     "ranks.h": 100, "perplexity.h": 250,
     "runcuda.cu": 1400, "cuda/": 700,
-    "Makefile": 200, "cuda.mk": 100, "export/": 500, "data/": 500, "eval/": 500,
+    "Makefile": 200, "cuda.mk": 110, "export/": 500, "data/": 500, "eval/": 500,
 }
 LONG_FUNCTIONS = {"forward": 130, "backward": 130, "main": 130}
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
