@@ -1,0 +1,17 @@
+# eval.mk: included by the Makefile: the sandbox that model-written programs run in (eval/).
+
+sandbox_parts := $(addprefix eval/,sandbox launch box collect filter python interpreter)
+sandbox_py := $(addprefix eval/,wire.py worker.py checker.py server.py)
+
+# The Python that runs inside, as numbers for a C array: one program, whatever the files are called.
+build/eval/server.inc: $(sandbox_py)
+	@mkdir -p $(@D)
+	cat $(sandbox_py) | od -v -An -tu1 | sed 's/\([0-9][0-9]*\)/\1,/g' > $@.new
+	mv $@.new $@
+
+$(patsubst %,%/lib/eval/python.o,build build/asan): build/eval/server.inc
+
+build/sandbox: build/eval/sandbox_main.o $(sandbox_parts:%=build/lib/%.o)
+	$(CC) $(FLAGS) $(CFLAGS) -pthread -o $@ $^ $(LIBS)
+build/asan/sandbox: build/asan/eval/sandbox_main.o $(sandbox_parts:%=build/asan/lib/%.o)
+	$(CC) $(FLAGS) $(ASAN) -pthread -o $@ $^ $(LIBS)
