@@ -39,7 +39,7 @@ OMP_PROGRAM := \#include <omp.h>\nint main(void) { return omp_get_max_threads() 
 OPENMP := $(if $(filter-out 0,$(OMP)),$(call links,$(OMP_PROGRAM),-fopenmp))
 # Without it, #pragma omp means nothing and must not be warned about.
 FLAGS += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas)
-LIBS := -lm
+LIBS := -lm -pthread
 ifeq ($(MPI),1)
 CC := mpicc
 FLAGS += -DOC_MPI
@@ -75,7 +75,8 @@ else
 export OC_BAD_BIN := .
 endif
 include cuda.mk
-TESTED := all emu $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include eval.mk
+TESTED := all emu build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags

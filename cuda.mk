@@ -66,16 +66,6 @@ build/cuda/run.o build/asan/cuda/run.o: build/%cuda/run.o: run.c build/%flags
 runcuda: build/cuda/run.o build/cuda/runcuda.o $(run_parts:%=build/lib/%.o)
 	$(NVCC) -o $@ $^ $(NVCC_LIBS)
 
-# evaluate-cuda, evaluate-emu: the answers come from the GPU's engine.
-EVALUATE_GPU := $(patsubst %,build/lib/%.o,$(filter-out eval/generate,$(evaluate_parts)))
-build/cuda/generate.o: eval/generate.c build/flags
-	@mkdir -p $(@D)
-	$(CC) $(FLAGS) $(CFLAGS) -DOC_CUDA -MMD -MP -c -o $@ $<
-evaluate-cuda: build/eval/evaluate.o build/cuda/generate.o build/cuda/runcuda.o $(EVALUATE_GPU)
-	$(NVCC) -o $@ $^ $(NVCC_LIBS)
-evaluate-emu: build/eval/evaluate.o build/cuda/generate.o build/emu/runcuda.o $(EVALUATE_GPU)
-	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
-
 # The same with the emulation; $* is empty or "asan/".
 build/emu/runcuda.o build/asan/emu/runcuda.o: build/%emu/runcuda.o: $(GPU_SOURCES) build/%flags
 	@mkdir -p $(@D)

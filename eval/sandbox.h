@@ -50,12 +50,12 @@ typedef struct {
     const char
         *python; /* an interpreter, NULL: python3 of PATH. A shim is asked what it stands for */
     bool unsafe; /* run although too little is left; says so in Protections.text */
-    bool no_namespaces; /* as if the kernel refused them; for tests */
+    unsigned without; /* PROTECT_* to do without, as if the kernel refused them; for tests */
 } SandboxOptions;
 
 /* Finds out what this machine grants, and where Python is. False, with the reason in e, where too
- * little is left and `unsafe` is not set. A machine without Python is no error here: python_path
- * is NULL then. May be called again after sandbox_close. */
+ * little is left and `unsafe` is not set. A machine without Python is no error here:
+ * sandbox_python() is NULL then. May be called again after sandbox_close. */
 bool sandbox_open(const SandboxOptions *options, Error *e);
 void sandbox_close(void); /* ends every box; no call may be under way */
 Protections sandbox_protections(void);
