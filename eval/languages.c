@@ -14,7 +14,7 @@
 #define NATIVE "/usr/bin /usr/include /usr/local/include"
 
 static const Language languages[] = {
-    { "python", "py python3", "main.py", NULL, "python3 -I -S {file}", SANDBOX_STRICT, "",
+    { "python", "py python3", "main.py", NULL, "python3 -I -S main.py", SANDBOX_STRICT, "",
       "print(1)\n" },
     { "c", "", "main.c", "cc -std=gnu17 -O1 -w -o main main.c -lm", "./main", SANDBOX_STRICT,
       NATIVE, "#include <stdio.h>\nint main(void) { return 0; }\n" },
@@ -30,7 +30,7 @@ static const Language languages[] = {
     { "go_test", "go_test.go", "main_test.go", "go test -c -o main main_test.go", "./main",
       SANDBOX_BUILD, "/usr/bin /usr/share/go*",
       "package main\nimport \"testing\"\nfunc TestNothing(t *testing.T) {}\n" },
-    { "rust", "rs", "main.rs", "rustc --edition 2021 -A warnings -o main main.rs", "./main",
+    { "rust", "rs", "main.rs", "rustc --edition 2021 -A warnings -C link-arg=-fuse-ld=bfd -o main main.rs", "./main",
       SANDBOX_STRICT, NATIVE, "fn main() {}\n" },
     { "shell", "sh bash", "main.sh", NULL, "bash main.sh", SANDBOX_SHELL, "", "true\n" },
     { "php", "", "main.php", NULL, "php main.php", SANDBOX_BUILD, "/etc/php /usr/share/php",
@@ -120,7 +120,9 @@ typedef struct {
     const char *bind[64];
     int n_binds;
     char *text[32];
-    char program[PATH_MAX], prefix[PATH_MAX];
+    char program[PATH_MAX], prefix[PATH_MAX], libraries[PATH_MAX + 32];
+    const char *env[16];
+    int n_env;
     glob_t found;
 } Command;
 
@@ -160,7 +162,11 @@ static char *with_main(const char *text, size_t n, const char *main_name) {
 static bool command_make(Command *c, const Language *l, const char *command,
                          const char *main_name) {
     int n = 0;
+    static const char *const usual[] = { "GOCACHE=/box/.cache", "GOPATH=/box/.go", "GOFLAGS=-p=1",
+                                         "GO111MODULE=off",     "CGO_ENABLED=0",
+                                         "MONO_TRACE_LISTENER=Console.Error" };
     memset(c, 0, sizeof *c);
+    for (; c->n_env < 6; c->n_env++) c->env[c->n_env] = usual[c->n_env];
     for (const char *p = command; *p && n < 31; p += strspn(p, " ")) {
         size_t len = strcspn(p, " ");
         c->text[n] = with_main(p, len, main_name);
@@ -177,10 +183,12 @@ static bool command_make(Command *c, const Language *l, const char *command,
         char *slash = strrchr(c->prefix, '/');
         if (slash) *slash = 0;
     }
-    if (c->prefix[0] && strcmp(c->prefix, "/usr") && strcmp(c->word[0], sandbox_python()
-                                                                            ? sandbox_python()
-                                                                            : ""))
-        c->bind[c->n_binds++] = c->prefix;
+    bool python = sandbox_python() && !strcmp(c->program, sandbox_python());
+    if (!c->prefix[0] || !strcmp(c->prefix, "/usr") || python) return true;
+    c->bind[c->n_binds++] = c->prefix;
+    /* Without /proc the dynamic linker does not know what $ORIGIN is. */
+    snprintf(c->libraries, sizeof c->libraries, "LD_LIBRARY_PATH=%s/lib", c->prefix);
+    c->env[c->n_env++] = c->libraries;
     return true;
 }
 
@@ -210,13 +218,9 @@ static void run_command(const Language *l, const char *command, const char *main
     Command c;
     memset(r, 0, sizeof *r);
     if (command_make(&c, l, command, main_name)) {
-        static const char *const env[] = { "GOCACHE=/box/.cache", "GOPATH=/box/.go", "GOFLAGS=-p=1",
-                                           "GO111MODULE=off", "CGO_ENABLED=0",
-                                           "MONO_TRACE_LISTENER=Console.Error",
-                                           "UV_THREADPOOL_SIZE=1", NULL };
         job.argv = c.word;
         job.binds = c.bind;
-        job.env = env;
+        job.env = c.env;
         sandbox_run(&job, r);
     } else {
         r->reason = RUN_FAILED;
@@ -270,7 +274,7 @@ void language_run(const Language *l, const ProgramJob *p,
 static bool hello_done(void *arg, int i, bool built, const SandboxResult *r) {
     Tried *t = arg;
     (void)i;
-    t->works = built && r->reason == RUN_EXIT && r->code == 0;
+t->works = built && r->reason == RUN_EXIT && r->code == 0;
     if (t->works) return true;
     size_t n = r->err.data ? strcspn(r->err.data, "\n") : 0;
     snprintf(t->why, sizeof t->why, "%.200s%s%.*s", r->message, n ? ": " : "", (int)(n < 80 ? n : 80),

@@ -111,6 +111,22 @@ static bool read_imports(Reader *r, Buf *out) {
     return true;
 }
 
+/* The first function that an assert calls and the solution defines, "" if there is none. */
+static Str called_function(Str assertion, Str solution) {
+    for (size_t i = 0, n; i < assertion.n; i += n + 1) {
+        const char *name = assertion.s + i;
+        Buf def = { 0 };
+        for (n = 0; i + n < assertion.n && (isalnum((uint8_t)name[n]) || name[n] == '_');) n++;
+        if (!n) continue;
+        buf_printf(&def, "def %.*s", (int)(n < 200 ? n : 200), name);
+        const char *hit = solution.n ? memmem(solution.s, solution.n, def.data, def.n) : NULL;
+        bool whole = hit && hit + def.n < solution.s + solution.n && strchr(" (", hit[def.n]);
+        buf_free(&def);
+        if (whole) return (Str){ name, n };
+    }
+    return str_of("");
+}
+
 static bool read_mbpp(Reader *r) {
     Task *k = r->task;
     Buf tests = { 0 };
@@ -125,6 +141,7 @@ static bool read_mbpp(Reader *r) {
         !texts_of(r, "test_list", true, &k->list, &k->n_list) || !read_imports(r, &tests))
         return false;
     if (!k->n_list) return fail(r->e, "key test_list: empty, expected tests");
+    if (!k->entry.n) k->entry = called_function(k->list[0], k->solution);
     if (k->kind == MBPP_PLUS && !r->base) {
         buf_add(&tests, test.s, test.n);
     } else {
