@@ -47,6 +47,9 @@ typedef struct {
 } ProgramJob;
 void language_run(const Language *l, const ProgramJob *job,
                   bool (*done)(void *arg, int i, bool built, const SandboxResult *r), void *arg);
+/* java.c: see there. */
+void java_main(const Buf *source, char name[128]);
+void java_add_tuples(Buf *source);
 void languages_print(void); /* the table on stdout: which ones work here */
 
 /* ------------------------------------------------------------------------------------------------

@@ -195,23 +195,6 @@ static bool command_make(Command *c, const Language *l, const char *command,
 /* ------------------------------------------------------------------------------------------------
  * Building and running */
 
-/* The class that Java starts: the public one, or else the last before main. Into name[128]. */
-static void java_main(Str source, char *name) {
-    const char *p = source.s, *end = source.s + source.n, *best = NULL;
-    const char *start = memmem(p, source.n, "static void main", 16);
-    bool is_public = false;
-    for (const char *at; (at = memmem(p, (size_t)(end - p), "class ", 6)); p = at + 6) {
-        bool pub = at - source.s >= 7 && !memcmp(at - 7, "public ", 7);
-        if (at > source.s && (isalnum((unsigned char)at[-1]) || at[-1] == '.')) continue;
-        if (pub || (!is_public && (!best || !start || at < start))) best = at + 6;
-        is_public |= pub;
-    }
-    size_t n = 0;
-    while (best && best + n < end && n < 100 && (isalnum((unsigned char)best[n]) || best[n] == '_'))
-        n++;
-    snprintf(name, 128, "%.*s", n ? (int)n : 4, n ? best : "Main");
-}
-
 /* Runs one command over files; r is to be freed. */
 static void run_command(const Language *l, const char *command, const char *main_name,
                         SandboxJob job, SandboxResult *r) {
@@ -235,11 +218,13 @@ void language_run(const Language *l, const ProgramJob *p,
                   bool (*done)(void *arg, int i, bool built, const SandboxResult *r), void *arg) {
     char main_name[128] = "main", file[160];
     SandboxResult built = { 0 }, r;
-    if (!strcmp(l->name, "java")) java_main(p->source, main_name);
+    Buf text = { 0 };
+    buf_add(&text, p->source.s, p->source.n);
+    if (!strcmp(l->name, "java")) java_main(&text, main_name), java_add_tuples(&text);
     char *name = with_main(l->file, strlen(l->file), main_name);
     snprintf(file, sizeof file, "%s", name);
     free(name);
-    SandboxFile source = { file, p->source.s, p->source.n, false };
+    SandboxFile source = { file, text.data, text.n, false };
     SandboxJob job = { .files = &source, .n_files = 1 };
     bool ok = true, binary = !strncmp(l->run, "./", 2);
     if (l->build) {
@@ -266,6 +251,7 @@ void language_run(const Language *l, const ProgramJob *p,
         sandbox_free(&r);
     }
     sandbox_free(&built);
+    buf_free(&text);
 }
 
 /* ------------------------------------------------------------------------------------------------
