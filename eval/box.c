@@ -110,6 +110,20 @@ static void make_bind(const BoxPlan *p, const Bind *b) {
         box_fail(p, "read-only bind", b->path);
 }
 
+/* For compilers and shells, a /proc of their own processes: several find their parts by
+ * /proc/self/exe. Containers may refuse it, and the rest works without. */
+static void make_proc(const BoxPlan *p) {
+    static const char *const link[][2] = { { "/proc/self/fd", "/dev/fd" },
+                                           { "/proc/self/fd/0", "/dev/stdin" },
+                                           { "/proc/self/fd/1", "/dev/stdout" },
+                                           { "/proc/self/fd/2", "/dev/stderr" } };
+    const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
+    char *to = in_new_root(p, "/proc");
+    make_parents(to, true);
+    if (mount("proc", to, "proc", flags, "hidepid=invisible,subset=pid")) return;
+    for (int i = 0; i < 4; i++) (void)!symlink(link[i][0], in_new_root(p, link[i][1]));
+}
+
 static void make_world(const BoxPlan *p) {
     const unsigned long flags = MS_NOSUID | MS_NODEV;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)) box_fail(p, "private mounts", NULL);
@@ -117,6 +131,7 @@ static void make_world(const BoxPlan *p) {
         box_fail(p, "tmpfs", NULL);
     for (int i = 0; i < p->n_binds; i++)
         if (!p->bind[i].covered) make_bind(p, &p->bind[i]);
+    if (p->profile == SANDBOX_BUILD || p->profile == SANDBOX_SHELL) make_proc(p);
     if (p->work[1]) {
         char *to = in_new_root(p, p->work);
         make_parents(to, true);

@@ -89,6 +89,7 @@ bool landlock_apply(const BoxPlan *p) {
         uint64_t access = b->device ? LL_READ_FILE | LL_WRITE_FILE : read;
         ok = allow_path(rules, b->path, access | (b->execute ? LL_EXECUTE : 0));
     }
+    if (ok && !strict && p->mode != MODE_NONE) ok = allow_path(rules, "/proc", read);
     if (ok && p->work[1]) ok = allow_path(rules, p->work, work & all);
     ok = ok && !syscall(LL_RESTRICT_SELF, rules, 0);
     close(rules);

@@ -184,7 +184,17 @@ int main(int argc, char **argv) {
     o.python = python;
     o.without = (unsigned)without;
     if (!sandbox_open(&o, &e)) die("%s", e.text);
-    printf("%s\n", sandbox_protections().text);
+    Protections p = sandbox_protections();
+    json_open(&b, '{');
+    json_put_key(&b, "granted");
+    json_put_int(&b, p.granted);
+    json_put_key(&b, "enough_to_build");
+    json_put_bool(&b, p.enough_to_build);
+    put(&b, "text", str_of(p.text));
+    put(&b, "python", str_of(sandbox_python() ? sandbox_python() : ""));
+    json_close(&b, '}');
+    printf("%s\n", b.data);
+    b.n = 0;
     read_lines(&all, &b);
     for (int64_t i = 0; i < threads; i++)
         if (pthread_create(&thread[i], NULL, work, &all)) die("cannot start a thread");
