@@ -229,10 +229,8 @@ static bool program_done(void *arg, int i, bool built, const SandboxResult *r) {
     case RUN_MEMORY: o->verdict = built ? MEMORY : BUILD; break;
     case RUN_OUTPUT: o->verdict = built ? OUTPUT_LIMIT : BUILD; break;
     case RUN_SIGNAL:
-        o->verdict = !built                  ? BUILD
-                     : r->code == SIGSYS     ? VIOLATION
-                     : failed_assertion(r)   ? WRONG_ANSWER
-                                             : EXCEPTION;
+        o->verdict = !built ? BUILD : r->code == SIGSYS ? VIOLATION : exit_verdict(c, r);
+        add_stderr(o, r, false);
         break;
     default:
         o->verdict = !built ? BUILD : r->code ? exit_verdict(c, r) : PASSED;
