@@ -190,6 +190,12 @@ static bool failed_assertion(const SandboxResult *r) {
     return false;
 }
 
+/* C#'s Debug.Assert writes where it failed and lets the program go on, to an exit code of 0. */
+static bool failed_silently(const Completion *c, const SandboxResult *r) {
+    return !strcmp(c->task->language->name, "csharp") && !c->task->n_cases &&
+           mentions(buf_str(&r->err), "TraceListener.Fail");
+}
+
 /* The line of stderr that says most: Python's last one, others' first one. */
 static void add_stderr(Outcome *o, const SandboxResult *r, bool last) {
     Str s = strip(buf_str(&r->err)), line = s;
@@ -233,7 +239,10 @@ static bool program_done(void *arg, int i, bool built, const SandboxResult *r) {
         add_stderr(o, r, false);
         break;
     default:
-        o->verdict = !built ? BUILD : r->code ? exit_verdict(c, r) : PASSED;
+        o->verdict = !built                  ? BUILD
+                     : r->code               ? exit_verdict(c, r)
+                     : failed_silently(c, r) ? WRONG_ANSWER
+                                             : PASSED;
         if (o->verdict != PASSED) add_stderr(o, r, !strcmp(k->language->name, "python"));
     }
     if (o->verdict == PASSED && k->n_cases && !same_output(buf_str(&r->out), k->cases[i].output)) {
@@ -250,7 +259,6 @@ static bool program_done(void *arg, int i, bool built, const SandboxResult *r) {
     return o->verdict == PASSED;
 }
 
-/* Without `using` tuples of a library that hardly anyone has, MultiPL-E's Java compiles. */
 static void grade_program(Completion *c, const Language *l, const GradeOptions *o, double seconds) {
     const Task *k = c->task;
     Buf source = { 0 };

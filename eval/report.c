@@ -51,6 +51,8 @@ void put_result(Buf *line, const Completion *c, uint32_t key) {
     json_put_key(line, "seconds");
     json_put_num(line, nearbyint(o->seconds * 1e4) / 1e4, false);
     put_hex(line, "key", key);
+    json_put_key(line, "solution");
+    json_put_str(line, (Str){ c->program.data, c->program.n });
     buf_add(line, "}\n", 2);
 }
 

@@ -200,7 +200,9 @@ static bool read_packed_cases(Reader *r, const char *key) {
         if (list->str.n && list->str.s[0] != '[')
             return fail(r->e, "key %s: packed text, expected a list; unpack it as LiveCodeBench's "
                               "own loader does", key);
-        if (!list->str.n || !(list = parse_more(r, key, list->str))) return !list->str.n;
+        if (!list->str.n) return true;
+        list = parse_more(r, key, list->str);
+        if (!list) return false;
     }
     return read_cases(r, key, list);
 }
