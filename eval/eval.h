@@ -68,16 +68,16 @@ typedef struct {
     int kind;
     const Language *language;
     Str id, prompt;
-    Str entry;     /* the function that the tests call, "" where that is not said */
-    Str solution;  /* a completion that passes, "" where there is none */
-    Str setup;     /* MBPP: what stands before the program */
-    Str starter;   /* LiveCodeBench: what the answer begins with */
-    Str tests;     /* code */
-    Str *list;     /* MBPP: asserts, as the prompt shows them */
-    Case *cases;   /* tests by input and output, instead of code */
-    Str *stop;     /* further stop strings */
+    Str entry;    /* the function that the tests call, "" where that is not said */
+    Str solution; /* a completion that passes, "" where there is none */
+    Str setup;    /* MBPP: what stands before the program */
+    Str starter;  /* LiveCodeBench: what the answer begins with */
+    Str tests;    /* code */
+    Str *list;    /* MBPP: asserts, as the prompt shows them */
+    Case *cases;  /* tests by input and output, instead of code */
+    Str *stop;    /* further stop strings */
     int n_list, n_cases, n_stop;
-    bool whole;    /* an answer is a whole program, else what follows the prompt */
+    bool whole;     /* an answer is a whole program, else what follows the prompt */
     double timeout; /* seconds */
     int64_t number; /* of "HumanEval/7" or 7, -1 for other names */
 } Task;
@@ -88,7 +88,7 @@ typedef struct {
     size_t n;
     Task shot[3]; /* MBPP: the examples in a prompt, tasks 1, 2 and 3 */
     int n_shots;
-    Arena arena;   /* what strings point into, beside the documents */
+    Arena arena; /* what strings point into, beside the documents */
     JsonDoc *doc;
     size_t n_docs;
     bool selected; /* by --tasks: there are others in the file */
@@ -107,9 +107,9 @@ void tasks_select(Tasks *t, const char *range);
  * prompts.c */
 
 typedef struct {
-    bool chat;        /* the model answers messages, else it continues text */
-    bool zero_shot;   /* MBPP without examples */
-    bool compat;      /* with OpenCodeEval's errors: see prompts.c */
+    bool chat;                   /* the model answers messages, else it continues text */
+    bool zero_shot;              /* MBPP without examples */
+    bool compat;                 /* with OpenCodeEval's errors: see prompts.c */
     const char *prefix, *suffix; /* around a chat's prompt, NULL: OpenCodeEval's own */
 } PromptOptions;
 
@@ -128,15 +128,15 @@ void refine_text(Buf *text);
 typedef enum {
     NOT_GRADED,
     PASSED,
-    WRONG_ANSWER,  /* a test failed */
-    EXCEPTION,     /* the program ended by an error of its own */
+    WRONG_ANSWER, /* a test failed */
+    EXCEPTION,    /* the program ended by an error of its own */
     TIMEOUT,
     MEMORY,
-    OUTPUT_LIMIT,  /* it wrote too much */
-    SYNTAX,        /* Python does not parse it */
-    BUILD,         /* the compiler refuses it */
-    VIOLATION,     /* it did what the sandbox does not let happen */
-    NOT_RUN,       /* no toolchain, no box: counted neither way */
+    OUTPUT_LIMIT, /* it wrote too much */
+    SYNTAX,       /* Python does not parse it */
+    BUILD,        /* the compiler refuses it */
+    VIOLATION,    /* it did what the sandbox does not let happen */
+    NOT_RUN,      /* no toolchain, no box: counted neither way */
     N_VERDICTS
 } Verdict;
 extern const char *const verdict_name[N_VERDICTS];
@@ -150,8 +150,8 @@ typedef struct {
 typedef struct {
     const Task *task;
     int sample;
-    Buf text;    /* what the model wrote */
-    Buf program; /* all of the code without tests; no data until postprocess.c made it */
+    Buf text;           /* what the model wrote */
+    Buf program;        /* all of the code without tests; no data until postprocess.c made it */
     const char *finish; /* why the model stopped: "stop", "length", "context", NULL unknown */
     uint32_t run;       /* checksum of what it was made from, 0 for answers from elsewhere */
     Outcome outcome;
@@ -206,7 +206,7 @@ void generate(const Tasks *t, Completion *const *todo, size_t n, const GenerateO
  * postprocess.c */
 
 enum { POST_NONE, POST_FENCE, POST_OPENCODEEVAL };
-extern const char post_names[]; /* for help and errors */
+extern const char post_names[];  /* for help and errors */
 int post_find(const char *name); /* -1: no such name */
 /* c->program from c->text. Called by several threads. */
 void postprocess(Completion *c, int how, const PromptOptions *o);
@@ -215,10 +215,10 @@ void postprocess(Completion *c, int how, const PromptOptions *o);
  * grade.c */
 
 typedef struct {
-    double timeout;   /* seconds, 0: the task's own */
-    int64_t memory;   /* MiB */
-    bool no_imports;  /* no imports before Python programs */
-    bool unsafe;      /* run without the protections that the kernel refuses */
+    double timeout;  /* seconds, 0: the task's own */
+    int64_t memory;  /* MiB */
+    bool no_imports; /* no imports before Python programs */
+    bool unsafe;     /* run without the protections that the kernel refuses */
 } GradeOptions;
 
 /* Says on stderr what the sandbox lacks here, or ends the program where that is too much. */

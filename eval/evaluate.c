@@ -62,9 +62,9 @@ static uint32_t model_sum(const char *path) {
 /* Gives every answer the checksum of what it is made from. */
 static void mark_runs(void) {
     const GenerateOptions *g = &opt.generate;
-    const double number[] = { g->temperature, g->top_p, (double)g->top_k, (double)g->seed,
-                              (double)g->n_new, (double)g->ctx, g->exact, opt.prompt.chat,
-                              opt.prompt.compat };
+    const double number[] = { g->temperature,  g->top_p,         (double)g->top_k,
+                              (double)g->seed, (double)g->n_new, (double)g->ctx,
+                              g->exact,        opt.prompt.chat,  opt.prompt.compat };
     uint32_t model = crc32c(model_sum(g->model), number, sizeof number);
     if (g->lora) model ^= model_sum(g->lora);
     Buf text = { 0 };
@@ -96,7 +96,8 @@ static void generate_answers(void) {
     bool sampled = opt.generate.temperature > 0;
     if (opt.generate.n_samples > 1 && !sampled)
         die_usage("-n: %lld samples without -t, expected a temperature above 0: all samples would "
-                  "be the same", (long long)opt.generate.n_samples);
+                  "be the same",
+                  (long long)opt.generate.n_samples);
     for (size_t i = 0; i < tasks.n; i++)
         for (int s = 0; s < opt.generate.n_samples; s++) completions_add(&all, &tasks.task[i], s);
     mark_runs();
@@ -257,7 +258,8 @@ static void report(void) {
         write_text("scores.svg", &picture);
     }
     if (!s[0].total)
-        die("%s: none of the %zu answers could be run, expected some; see above", tasks.path, all.n);
+        die("%s: none of the %zu answers could be run, expected some; see above", tasks.path,
+            all.n);
     printf("%zu/%zu %.1f %%\n", s[0].passed, s[0].total,
            100 * (double)s[0].passed / (double)s[0].total);
     for (int i = 1; i < s[0].n_at; i++)
@@ -309,8 +311,8 @@ static const char usage[] =
     "       evaluate TASKS.jsonl --completions FILE.jsonl [options]\n"
     "Lets a model solve programming tasks, runs its programs with their tests in a sandbox and\n"
     "prints passed/total. TASKS: HumanEval(+), MBPP(+), MultiPL-E, LiveCodeBench, or lines of\n"
-    "{\"task_id\", \"prompt\", \"tests\", \"language\"}; see eval/tasks.c. MODEL: a GGUF file; without\n"
-    "one, models/tiny.bin beside this program.\n"
+    "{\"task_id\", \"prompt\", \"tests\", \"language\"}; see eval/tasks.c. MODEL: a GGUF file;\n"
+    "without one, models/tiny.bin beside this program.\n"
     "  ./evaluate model.bin HumanEval.jsonl -o out\n"
     "  ./evaluate chat.bin mbpp.jsonl --chat -n 20 -t 0.8 -o out\n";
 
@@ -357,7 +359,8 @@ static const Option options[] = {
     { 'b', "batch", NULL, "N", OPT_INT, &opt.generate.n_seq, 1, 256, "answers at a time" },
     { 0, "exact", NULL, NULL, OPT_FLAG, &opt.generate.exact, 0, 0,
       "float32 activations for every type" },
-    { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.generate.lora, 0, 0, "apply an adapter to the model" },
+    { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.generate.lora, 0, 0,
+      "apply an adapter to the model" },
     { 0, "cpu", NULL, "NAME", OPT_TEXT, &opt.cpu, 0, 0, matmul_levels },
     { 0, "verify", NULL, NULL, OPT_FLAG, &opt.generate.verify, 0, 0,
       "check the checksums of large files too" },

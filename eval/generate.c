@@ -143,7 +143,8 @@ static int choose(Generator *g, Slot *s, float *logits) {
     }
     for (int i = 0; i < n_vocab; i++) {
         if (!isfinite(logits[i]))
-            die("%s: logit %d is not finite, expected a number; damaged weights?", g->model.path, i);
+            die("%s: logit %d is not finite, expected a number; damaged weights?", g->model.path,
+                i);
         if (i >= v->n || v->type[i] == TOK_UNUSED) logits[i] = -1e30f;
     }
     return sample(&s->sampler, logits, n_vocab);
@@ -264,8 +265,8 @@ void generate(const Tasks *t, Completion *const *todo, size_t n, const GenerateO
         show_progress(&g, g.finished == g.n);
     }
     double spent = now_seconds() - g.begun;
-    fprintf(stderr, "generated %zu answers, %zu tokens, %.2f tok/s in %d sequences\n", n, g.n_tokens,
-            spent > 0 ? (double)g.n_tokens / spent : 0, g.n_slots);
+    fprintf(stderr, "generated %zu answers, %zu tokens, %.2f tok/s in %d sequences\n", n,
+            g.n_tokens, spent > 0 ? (double)g.n_tokens / spent : 0, g.n_slots);
     for (int i = 0; i < g.n_slots; i++) free(g.slot[i].ids.id);
     free(g.slot);
     g.backend->close(g.engine);

@@ -17,9 +17,8 @@
 #include "eval.h"
 
 const char *const verdict_name[N_VERDICTS] = {
-    "not graded", "passed",       "wrong answer",    "exception",         "time limit",
-    "memory",     "output limit", "syntax",          "compilation error", "forbidden",
-    "not run",
+    "not graded",   "passed", "wrong answer",      "exception", "time limit", "memory",
+    "output limit", "syntax", "compilation error", "forbidden", "not run",
 };
 
 /* OpenCodeEval: benchmark/base.py. numpy only for who names it: it may not be there. */
@@ -100,10 +99,11 @@ static void python_parts(const Completion *c, const GradeOptions *o, Buf *progra
 }
 
 static void grade_python(Completion *c, const GradeOptions *o, double seconds) {
-    static const Verdict verdict[] = { [PY_PASSED] = PASSED,       [PY_WRONG] = WRONG_ANSWER,
-                                       [PY_EXCEPTION] = EXCEPTION, [PY_TIMEOUT] = TIMEOUT,
-                                       [PY_MEMORY] = MEMORY,       [PY_SYNTAX] = SYNTAX,
-                                       [PY_CHEATED] = VIOLATION,   [PY_FAILED] = NOT_RUN };
+    static const Verdict verdict[] = {
+        [PY_PASSED] = PASSED,     [PY_WRONG] = WRONG_ANSWER, [PY_EXCEPTION] = EXCEPTION,
+        [PY_TIMEOUT] = TIMEOUT,   [PY_MEMORY] = MEMORY,      [PY_SYNTAX] = SYNTAX,
+        [PY_CHEATED] = VIOLATION, [PY_FAILED] = NOT_RUN
+    };
     Buf program = { 0 }, setup = { 0 }, tests = { 0 }, entry = { 0 };
     PythonResult r = { 0 };
     python_parts(c, o, &program, &setup, &tests);
@@ -254,8 +254,10 @@ static bool program_done(void *arg, int i, bool built, const SandboxResult *r) {
         add_reason(o, want.s, want.n < 60 ? want.n : 60);
         add_reason(o, "'", 1);
     }
-    if (o->verdict == PASSED) o->reason[0] = 0;
-    else if (strlen(o->reason) == head) add_reason(o, r->message, strlen(r->message));
+    if (o->verdict == PASSED)
+        o->reason[0] = 0;
+    else if (strlen(o->reason) == head)
+        add_reason(o, r->message, strlen(r->message));
     return o->verdict == PASSED;
 }
 
@@ -276,7 +278,8 @@ static void grade_program(Completion *c, const Language *l, const GradeOptions *
     free(input);
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------------------
+ * Any answer */
 
 void grade_open(const GradeOptions *o) {
     SandboxOptions options = { .unsafe = o->unsafe };
@@ -315,7 +318,9 @@ uint32_t grade_key(const Completion *c, const GradeOptions *o) {
     double seconds = o->timeout > 0 ? o->timeout : k->timeout;
     uint32_t crc = add_crc(0, str_of(OC_VERSION));
     crc = add_crc(crc, str_of(k->language->name));
-    const Str part[] = { buf_str(&c->program), k->prompt, k->entry, k->setup, k->starter, k->tests };
+    const Str part[] = {
+        buf_str(&c->program), k->prompt, k->entry, k->setup, k->starter, k->tests
+    };
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) crc = add_crc(crc, part[i]);
     for (int i = 0; i < k->n_cases; i++)
         crc = add_crc(add_crc(crc, k->cases[i].input), k->cases[i].output);

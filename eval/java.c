@@ -1,7 +1,7 @@
-/* java.c: what Java needs beyond a line of the table in languages.c: the name of the class to start,
- * which must be that of the file, and the tuples that MultiPL-E's tasks import from a library,
- * org.javatuples, that few machines have. The few methods of it that programs use are written here,
- * into the program. Test: tests/test_evaluate.py. */
+/* java.c: what Java needs beyond a line of the table in languages.c: the name of the class to
+ * start, which must be that of the file, and the tuples that MultiPL-E's tasks import from a
+ * library, org.javatuples, that few machines have. The few methods of it that programs use are
+ * written here, into the program. Test: tests/test_evaluate.py. */
 #include "eval.h"
 
 /* Is there a word of its own at p, of `from`? */
@@ -65,7 +65,8 @@ static void add_tuple(Buf *out, const char *name, int n) {
                "    @Override public int hashCode() { return values.hashCode(); }\n"
                "    @Override public String toString() { return values.toString(); }\n"
                "    @Override public boolean equals(Object o) {\n"
-               "        return o instanceof %s && ((%s<", name, name);
+               "        return o instanceof %s && ((%s<",
+               name, name);
     add_list(out, n, "?");
     buf_printf(out, ">) o).values.equals(values);\n    }\n}\n");
 }

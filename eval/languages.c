@@ -22,7 +22,8 @@ static const Language languages[] = {
       SANDBOX_STRICT, NATIVE, "#include <cstdio>\nint main() { return 0; }\n" },
     { "javascript", "js node", "main.js", NULL, "node main.js", SANDBOX_BUILD,
       "/etc/ssl/openssl.cnf", "require('assert')(true)\n" },
-    { "java", "", "{main}.java", "javac -J-XX:TieredStopAtLevel=1 -J-XX:+UseSerialGC -nowarn {main}.java",
+    { "java", "", "{main}.java",
+      "javac -J-XX:TieredStopAtLevel=1 -J-XX:+UseSerialGC -nowarn {main}.java",
       "java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss64m -ea -cp . {main}", SANDBOX_BUILD,
       "/etc/java-*", "class Main { public static void main(String[] a) {} }\n" },
     { "go", "golang", "main.go", "go build -o main main.go", "./main", SANDBOX_BUILD,
@@ -30,17 +31,17 @@ static const Language languages[] = {
     { "go_test", "go_test.go", "main_test.go", "go test -c -o main main_test.go", "./main",
       SANDBOX_BUILD, "/usr/bin /usr/share/go*",
       "package main\nimport \"testing\"\nfunc TestNothing(t *testing.T) {}\n" },
-    { "rust", "rs", "main.rs", "rustc --edition 2021 -A warnings -C link-arg=-fuse-ld=bfd -o main main.rs", "./main",
+    { "rust", "rs", "main.rs", "rustc --edition 2021 -A warnings -o main main.rs", "./main",
       SANDBOX_STRICT, NATIVE, "fn main() {}\n" },
     { "shell", "sh bash", "main.sh", NULL, "bash main.sh", SANDBOX_SHELL, "", "true\n" },
     { "php", "", "main.php", NULL, "php main.php", SANDBOX_BUILD, "/etc/php /usr/share/php",
       "<?php\n" },
-    { "csharp", "cs c#", "main.cs", "mono /usr/lib/mono/4.5/mcs.exe -d:DEBUG -r:System.Numerics.dll -out:main.exe main.cs",
+    { "csharp", "cs c#", "main.cs",
+      "mono /usr/lib/mono/4.5/mcs.exe -d:DEBUG -r:System.Numerics.dll -out:main.exe main.cs",
       "mono --debug main.exe", SANDBOX_BUILD, "/usr/bin /etc/mono",
       "class Hello { static void Main() {} }\n" },
-    { "typescript", "ts", "main.ts",
-      "tsc --target es2020 --module commonjs --lib es2020 main.ts", "node main.js",
-      SANDBOX_BUILD, "/usr/bin /usr/share/nodejs /etc/ssl/openssl.cnf",
+    { "typescript", "ts", "main.ts", "tsc --target es2020 --module commonjs --lib es2020 main.ts",
+      "node main.js", SANDBOX_BUILD, "/usr/bin /usr/share/nodejs /etc/ssl/openssl.cnf",
       "const one: number = 1;\n" },
     { "typescript", "", "main.ts", NULL, "node --experimental-strip-types --no-warnings main.ts",
       SANDBOX_BUILD, "/etc/ssl/openssl.cnf", "const one: number = 1;\n" },
@@ -120,9 +121,7 @@ typedef struct {
     const char *bind[64];
     int n_binds;
     char *text[32];
-    char program[PATH_MAX], prefix[PATH_MAX], libraries[PATH_MAX + 32];
-    const char *env[16];
-    int n_env;
+    char program[PATH_MAX], prefix[PATH_MAX];
     glob_t found;
 } Command;
 
@@ -162,11 +161,7 @@ static char *with_main(const char *text, size_t n, const char *main_name) {
 static bool command_make(Command *c, const Language *l, const char *command,
                          const char *main_name) {
     int n = 0;
-    static const char *const usual[] = { "GOCACHE=/box/.cache", "GOPATH=/box/.go", "GOFLAGS=-p=1",
-                                         "GO111MODULE=off",     "CGO_ENABLED=0",
-                                         "MONO_TRACE_LISTENER=Console.Error" };
     memset(c, 0, sizeof *c);
-    for (; c->n_env < 6; c->n_env++) c->env[c->n_env] = usual[c->n_env];
     for (const char *p = command; *p && n < 31; p += strspn(p, " ")) {
         size_t len = strcspn(p, " ");
         c->text[n] = with_main(p, len, main_name);
@@ -186,9 +181,6 @@ static bool command_make(Command *c, const Language *l, const char *command,
     bool python = sandbox_python() && !strcmp(c->program, sandbox_python());
     if (!c->prefix[0] || !strcmp(c->prefix, "/usr") || python) return true;
     c->bind[c->n_binds++] = c->prefix;
-    /* Without /proc the dynamic linker does not know what $ORIGIN is. */
-    snprintf(c->libraries, sizeof c->libraries, "LD_LIBRARY_PATH=%s/lib", c->prefix);
-    c->env[c->n_env++] = c->libraries;
     return true;
 }
 
@@ -198,12 +190,19 @@ static bool command_make(Command *c, const Language *l, const char *command,
 /* Runs one command over files; r is to be freed. */
 static void run_command(const Language *l, const char *command, const char *main_name,
                         SandboxJob job, SandboxResult *r) {
+    static const char *const env[] = { "GOCACHE=/box/.cache",
+                                       "GOPATH=/box/.go",
+                                       "GOFLAGS=-p=1",
+                                       "GO111MODULE=off",
+                                       "CGO_ENABLED=0",
+                                       "MONO_TRACE_LISTENER=Console.Error",
+                                       NULL };
     Command c;
     memset(r, 0, sizeof *r);
     if (command_make(&c, l, command, main_name)) {
         job.argv = c.word;
         job.binds = c.bind;
-        job.env = c.env;
+        job.env = env;
         sandbox_run(&job, r);
     } else {
         r->reason = RUN_FAILED;
@@ -260,11 +259,11 @@ void language_run(const Language *l, const ProgramJob *p,
 static bool hello_done(void *arg, int i, bool built, const SandboxResult *r) {
     Tried *t = arg;
     (void)i;
-t->works = built && r->reason == RUN_EXIT && r->code == 0;
+    t->works = built && r->reason == RUN_EXIT && r->code == 0;
     if (t->works) return true;
     size_t n = r->err.data ? strcspn(r->err.data, "\n") : 0;
-    snprintf(t->why, sizeof t->why, "%.200s%s%.*s", r->message, n ? ": " : "", (int)(n < 80 ? n : 80),
-             n ? r->err.data : "");
+    snprintf(t->why, sizeof t->why, "%.200s%s%.*s", r->message, n ? ": " : "",
+             (int)(n < 80 ? n : 80), n ? r->err.data : "");
     return false;
 }
 

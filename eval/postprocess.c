@@ -10,9 +10,9 @@
  *   opencodeeval   Python only: what OpenCodeEval/src/sanitize.py does, byte for byte, by Python's
  *                  own parser in a box; needs Python. The default for what our models write
  *
- * opencodeeval keeps, of the longest run of lines that Python can parse (of the first 100), imports,
- * classes, functions with a return, and assignments, and of these only what the entry point needs.
- * So it loses functions without return, and names behind a dot: f(x).strip() does not need f. fence
+ * opencodeeval keeps, of the longest run of lines that Python can parse (of the first 100),
+ * imports, classes, functions with a return, and assignments, and of these only what the entry
+ * point needs. So it loses functions without return, and names behind a dot: f(x).strip() does not need f. fence
  * has none of these traps. Test: tests/test_evaluate.py. */
 #include "eval.h"
 
@@ -53,7 +53,9 @@ static const char sanitize[] =
     "for node in body:\n"
     "    if isinstance(node, (ast.Import, ast.ImportFrom)):\n"
     "        imports.append(node)\n"
-    "    elif isinstance(node, ast.ClassDef) or isinstance(node, ast.FunctionDef) and returns(node):\n"
+    "    elif isinstance(node, ast.ClassDef):\n"
+    "        defined[node.name] = node\n"
+    "    elif isinstance(node, ast.FunctionDef) and returns(node):\n"
     "        defined[node.name] = node\n"
     "    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):\n"
     "        defined[node.targets[0].id] = node\n"
@@ -95,10 +97,9 @@ static void run_sanitize(Completion *c, const PromptOptions *o) {
     if (k->kind == HUMANEVAL) buf_add(&input, k->entry.s, k->entry.n);
     buf_add(&input, "\n", 1);
     buf_add(&input, text.data, text.n);
-    SandboxJob job = { .argv = argv,
-                       .input = { input.data, input.n },
-                       .seconds = 30,
-                       .output = 1 << 20 };
+    SandboxJob job = {
+        .argv = argv, .input = { input.data, input.n }, .seconds = 30, .output = 1 << 20
+    };
     sandbox_run(&job, &r);
     if (r.reason == RUN_FAILED) die("--postprocess opencodeeval: %s", r.message);
     if (r.reason == RUN_EXIT && r.code == 0) buf_add(&c->program, r.out.data, r.out.n);
@@ -184,8 +185,8 @@ static void fence(Completion *c, const PromptOptions *o) {
     const Task *k = c->task;
     Str text = { c->text.data, c->text.n }, block = o->chat ? find_block(text, k->entry) : text;
     if (!o->chat) block = until_fence(text);
-    bool defines = is_python(k) && o->chat &&
-                   mentions(block, k->entry.n ? k->entry : str_of("def "));
+    bool defines =
+        is_python(k) && o->chat && mentions(block, k->entry.n ? k->entry : str_of("def "));
     if (!k->whole && o->chat && !is_python(k)) block = continuation(k, block);
     if (!k->whole && k->kind != HUMANEVAL) { /* grade.c has HumanEval's prompt in front anyway */
         buf_add(&c->program, k->prompt.s, k->prompt.n);

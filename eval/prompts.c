@@ -14,7 +14,7 @@
 #include "eval.h"
 
 /* OpenCodeEval: benchmark/base.py. The last one is the end of a block of code. */
-static const char *const general_stops[] = { "<|endoftext|>",   "<|endofmask|>", "</s>",
+static const char *const general_stops[] = { "<|endoftext|>", "<|endofmask|>", "</s>",
                                              "\nif __name__", "\ndef main(",   "\nprint(",
                                              "\n```\n" };
 static const char *const base_stops[] = { "\ndef ", "\nclass ", "\nimport ", "\nfrom ",

@@ -123,7 +123,8 @@ static void put_failures(Buf *out, const Completions *all, int64_t most) {
         }
         buf_printf(out, "%s  %.*s", shown++ ? "" : "\nnot passed:\n", STR(c->task->id));
         if (c->sample) buf_printf(out, " #%d", c->sample);
-        buf_printf(out, "  %s%s%s\n", verdict_name[o->verdict], o->reason[0] ? ": " : "", o->reason);
+        buf_printf(out, "  %s%s%s\n", verdict_name[o->verdict], o->reason[0] ? ": " : "",
+                   o->reason);
     }
     if (hidden)
         buf_printf(out, "  and %lld more; see --failures and results.jsonl\n", (long long)hidden);
@@ -136,8 +137,10 @@ void put_summary(Buf *out, const Score *s, int n, const Completions *all, int64_
     put_times(out, all);
     size_t forgeable = count_forgeable(all);
     if (forgeable)
-        buf_printf(out, "%zu of the passed ones ran in one process with their tests, which a "
-                        "hostile program can make pass\n", forgeable);
+        buf_printf(out,
+                   "%zu of the passed ones ran in one process with their tests, which a "
+                   "hostile program can make pass\n",
+                   forgeable);
     put_failures(out, all, most_failures);
 }
 
@@ -149,9 +152,10 @@ enum { BARS_W = 900, BARS_TOP = 40, BARS_BOTTOM = 430, BARS_LEFT = 70, BARS_RIGH
 static void draw_bar(Buf *out, const SvgAxis *y, double left, double width, const PassAtK *p) {
     double top = svg_at(y, 100 * p->value), middle = left + width / 2;
     char text[32];
-    buf_printf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#1f77b4\" "
-                    "opacity=\"%.2f\"/>\n", left, top, width, BARS_BOTTOM - top,
-               p->k == 1 ? 1.0 : 0.6);
+    buf_printf(out,
+               "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#1f77b4\" "
+               "opacity=\"%.2f\"/>\n",
+               left, top, width, BARS_BOTTOM - top, p->k == 1 ? 1.0 : 0.6);
     buf_printf(out, "<path d=\"M%.1f %.1f V%.1f\" stroke=\"black\"/>\n", middle,
                svg_at(y, 100 * p->low), svg_at(y, 100 * p->high));
     snprintf(text, sizeof text, "%.1f", 100 * p->value);
@@ -166,9 +170,11 @@ void draw_bars(Buf *out, const Score *s, int n, const char *title) {
     for (int i = 0; i < n; i++) n_bars += s[i].n_at + 1;
     double step = (double)(BARS_RIGHT - BARS_LEFT) / (n_bars ? n_bars : 1);
     if (step > 90) step = 90;
-    buf_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"480\">\n"
-                    "<style>text { font: 12px sans-serif } .grid { stroke: #ddd }</style>\n"
-                    "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", BARS_W);
+    buf_printf(out,
+               "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"480\">\n"
+               "<style>text { font: 12px sans-serif } .grid { stroke: #ddd }</style>\n"
+               "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+               BARS_W);
     svg_text(out, BARS_W / 2.0, 22, "text-anchor=\"middle\"", title);
     svg_axis(out, &y, 0, "passed, %");
     for (int i = 0; i < n; i++) {

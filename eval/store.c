@@ -1,9 +1,9 @@
 /* store.c: answers and outcomes in files, and how a run goes on where it stopped.
  *
  * What to know first: while a run goes on, completions.jsonl and results.jsonl only grow, a whole
- * line at a time. What a killed run leaves is cut back to its last line feed and taken up: an answer
- * if it was made from the same model, prompt and settings (`run`, a checksum of those), an outcome
- * if it belongs to the same program, tests and limits (`key`). All else is done again. At the end
+ * line at a time. What a killed run leaves is cut back to its last line feed and taken up: an
+ * answer if it was made from the same model, prompt and settings (`run`, a checksum of those), an
+ * outcome if it belongs to the same program, tests and limits (`key`). All else is done again. At the end
  * the files are written anew, in the order of the tasks. Test: tests/test_evaluate.py. */
 #include "eval.h"
 
@@ -53,7 +53,8 @@ static bool record_id(const Json *j, const Tasks *t, Record *r, Error *e) {
         return false;
     }
     r->task = tasks_find(t, name);
-    return r->task || t->selected || fail(e, "task %.*s: not in %s, expected one of its tasks", STR(name), t->path);
+    return r->task || t->selected ||
+           fail(e, "task %.*s: not in %s, expected one of its tasks", STR(name), t->path);
 }
 
 static bool record_read(const Json *j, const Tasks *t, Record *r, Error *e) {

@@ -18,8 +18,8 @@
  *      ["entry_point": "f", "stop": ["\n}"], "timeout": 3, "whole": true]}
  *
  * "tests" is code that stands behind the program (in Python, asserts that call entry_point), or a
- * list of {"input": "1 2\n", "output": "2\n"}: stdin and stdout of the program; with an entry_point,
- * arguments as JSON, one a line, and the result. "whole": the prompt is a description, the answer
+ * list of {"input": "1 2\n", "output": "2\n"}: stdin and stdout of the program; with an
+ * entry_point, arguments as JSON, one a line, and the result. "whole": the prompt is a description, the answer
  * all of the program. Members that are not known mean nothing.
  * Test: tests/test_evaluate.py. */
 #include "eval.h"
@@ -198,8 +198,10 @@ static bool read_packed_cases(Reader *r, const char *key) {
     if (!list || list->type == J_NULL) return true;
     if (list->type == J_STRING) {
         if (list->str.n && list->str.s[0] != '[')
-            return fail(r->e, "key %s: packed text, expected a list; unpack it as LiveCodeBench's "
-                              "own loader does", key);
+            return fail(r->e,
+                        "key %s: packed text, expected a list; unpack it as LiveCodeBench's "
+                        "own loader does",
+                        key);
         if (!list->str.n) return true;
         list = parse_more(r, key, list->str);
         if (!list) return false;
@@ -215,9 +217,8 @@ static bool read_livecode(Reader *r) {
     if (!read_number_or_name(r, "question_id", &k->id) ||
         !text_of(r, "question_content", true, &k->prompt) || !read_language(r, &k->language) ||
         !text_of(r, "starter_code", false, &k->starter) ||
-        !text_of(r, "solution", false, &k->solution) ||
-        !text_of(r, "metadata", false, &metadata) || !read_packed_cases(r, "public_test_cases") ||
-        !read_packed_cases(r, "private_test_cases"))
+        !text_of(r, "solution", false, &k->solution) || !text_of(r, "metadata", false, &metadata) ||
+        !read_packed_cases(r, "public_test_cases") || !read_packed_cases(r, "private_test_cases"))
         return false;
     if (!k->n_cases) return fail(r->e, "key public_test_cases: none, expected tests");
     if (metadata.n) {
@@ -344,8 +345,7 @@ void tasks_open(Tasks *t, const char *path, bool base, const Language *language)
         const Json *all = add_doc(t, text.data, text.n, &e);
         if (!all) die("%s: %s", path, e.text);
         for (const Json *j = json_first(all); j; j = json_next(all, j), line++)
-            if (!read_task(t, j, base, language, &e))
-                die("%s: item %zu: %s", path, line, e.text);
+            if (!read_task(t, j, base, language, &e)) die("%s: item %zu: %s", path, line, e.text);
     } else {
         for (const char *p = text.data, *end; p < text.data + text.n; p = end + 1, line++) {
             end = memchr(p, '\n', text.n - (size_t)(p - text.data));
