@@ -12,8 +12,8 @@
  *
  * opencodeeval keeps, of the longest run of lines that Python can parse (of the first 100),
  * imports, classes, functions with a return, and assignments, and of these only what the entry
- * point needs. So it loses functions without return, and names behind a dot: f(x).strip() does not need f. fence
- * has none of these traps. Test: tests/test_evaluate.py. */
+ * point needs. So it loses functions without return, and names behind a dot: f(x).strip() does not
+ * need f. fence has none of these traps. Test: tests/test_evaluate.py. */
 #include "eval.h"
 
 const char post_names[] = "none, fence or opencodeeval";

@@ -19,8 +19,8 @@
  *
  * "tests" is code that stands behind the program (in Python, asserts that call entry_point), or a
  * list of {"input": "1 2\n", "output": "2\n"}: stdin and stdout of the program; with an
- * entry_point, arguments as JSON, one a line, and the result. "whole": the prompt is a description, the answer
- * all of the program. Members that are not known mean nothing.
+ * entry_point, arguments as JSON, one a line, and the result. "whole": the prompt is a
+ * description, the answer all of the program. Members that are not known mean nothing.
  * Test: tests/test_evaluate.py. */
 #include "eval.h"
 
