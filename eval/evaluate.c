@@ -416,7 +416,9 @@ static void check_options(int n_paths) {
 
 static void catch_signals(void) {
     struct sigaction bus = { .sa_handler = out_of_map }, ignore = { .sa_handler = SIG_IGN };
-    if (sigaction(SIGBUS, &bus, NULL) || sigaction(SIGPIPE, &ignore, NULL))
+    struct sigaction interrupt = { .sa_handler = out_signal };
+    if (sigaction(SIGBUS, &bus, NULL) || sigaction(SIGPIPE, &ignore, NULL) ||
+        sigaction(SIGINT, &interrupt, NULL))
         die("signals: cannot install handlers: %s", strerror(errno));
 }
 

@@ -3,8 +3,8 @@
  * What to know first: while a run goes on, completions.jsonl and results.jsonl only grow, a whole
  * line at a time. What a killed run leaves is cut back to its last line feed and taken up: an
  * answer if it was made from the same model, prompt and settings (`run`, a checksum of those), an
- * outcome if it belongs to the same program, tests and limits (`key`). All else is
- * done again. At the end the files are written anew, in the order of the tasks. Test: tests/test_evaluate.py. */
+ * outcome if it belongs to the same program, tests and limits (`key`). All else is done again. At
+ * the end the files are written anew, in the order of the tasks. Test: tests/test_evaluate.py. */
 #include "eval.h"
 
 Completion *completions_add(Completions *all, const Task *task, int sample) {

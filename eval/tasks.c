@@ -164,10 +164,13 @@ static bool read_language(Reader *r, const Language **out) {
 static bool read_multiple(Reader *r) {
     Task *k = r->task;
     k->timeout = 15;
-    return text_of(r, "name", true, &k->id) && text_of(r, "prompt", true, &k->prompt) &&
-           read_language(r, &k->language) && text_of(r, "tests", true, &k->tests) &&
-           text_of(r, "solution", false, &k->solution) &&
-           texts_of(r, "stop_tokens", false, &k->stop, &k->n_stop);
+    if (!text_of(r, "name", true, &k->id) || !text_of(r, "prompt", true, &k->prompt) ||
+        !read_language(r, &k->language) || !text_of(r, "tests", true, &k->tests) ||
+        !text_of(r, "solution", false, &k->solution) ||
+        !texts_of(r, "stop_tokens", false, &k->stop, &k->n_stop))
+        return false;
+    if (!strcmp(k->language->name, "go")) k->language = language_find(str_of("go_test"));
+    return true;
 }
 
 /* Adds the cases of a list of {"input", "output"}. */

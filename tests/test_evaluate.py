@@ -159,7 +159,7 @@ def test_forms_of_answers():
         out, _ = graded("imports", tasks("humaneval"), [{"task_id": "Own/2", "completion": mean}],
                         *option)
         check_equal(f"math {option}", out, want)
-    fenced = "Here:\n```python\n" + whole + "```\nand so on\n"
+    fenced = "First:\n```\npip install it\n```\nThen:\n```python\n" + whole + "```\nand so on\n"
     for how, want in (("none", "0/1 0.0 %\n"), ("fence", "1/1 100.0 %\n"),
                       ("opencodeeval", "1/1 100.0 %\n")):
         out, _ = graded("fences", tasks("humaneval"), [{"task_id": ONE, "completion": fenced}],
@@ -172,6 +172,11 @@ def test_forms_of_answers():
     code, out, err = evaluate(tasks("humaneval"), "-q", "--completions", os.path.join(
         PLACE, "a.jsonl"))
     check_equal("-q", (code, out, err), (0, "1/1 100.0 %\n", ""))
+    for text, want in (("    return []\n", "0/1 0.0 %\n"), (right, "1/1 100.0 %\n")):
+        code, out, err = evaluate(tasks("humaneval"), "-o", os.path.join(PLACE, "twice"),
+                                  "--completions", lines("a.jsonl", [
+                                      {"task_id": ONE, "completion": text}]))
+        check("an outcome belongs to its program", out == want and "already" not in err, err)
 
 
 def test_pass_at_k():
@@ -289,6 +294,13 @@ def test_generate():
     code, out, err = evaluate(tasks("humaneval"), "-q", "--completions", lines(
         "given.jsonl", out.splitlines()))
     check_equal("what it writes can be graded", (code, out), (0, "0/3 0.0 %\n"))
+    stops = lines("stops.jsonl", [{"task_id": c, "language": "c", "prompt": "int f(", "tests": "",
+                                   "stop": [c, c + c]} for c in chat_model.CHARACTERS[:40]])
+    code, out, err = evaluate(model, stops, "--generate-only", *few)
+    rows = [json.loads(line) for line in out.splitlines()]
+    check("an answer ends before a stop", code == 0 and len(rows) == 40 and
+          all(row["task_id"] not in row["completion"] for row in rows) and
+          {"stop", "length"} == {row["finish"] for row in rows}, short(rows))
     test_resume(run)
     test_chat(few)
 
