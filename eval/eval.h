@@ -194,7 +194,7 @@ typedef struct {
     const char *model;
     int64_t n_samples, n_new, ctx, n_seq, seed, top_k;
     double temperature, top_p;
-    bool exact, verify;
+    bool exact, verify, quiet;
     const char *lora, *cache;
 } GenerateOptions;
 

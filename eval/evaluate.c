@@ -110,6 +110,7 @@ static void generate_answers(void) {
     if (old && !opt.quiet)
         fprintf(stderr, "%s: %zu of %zu answers are there already\n", path, old, all.n);
     if (path) journal_open(&answers, path);
+    opt.generate.quiet = opt.quiet;
     if (n) generate(&tasks, todo, n, &opt.generate, &opt.prompt, answer_done);
     journal_close(&answers);
     free(todo);

@@ -172,7 +172,7 @@ static void advance(Generator *g, Slot *s, float *logits) {
 
 static void show_progress(Generator *g, bool last) {
     double now = now_seconds(), spent = now - g->begun;
-    if (!isatty(2) || (!last && now - g->shown < 0.2)) return;
+    if (g->opt->quiet || !isatty(2) || (!last && now - g->shown < 0.2)) return;
     g->shown = now;
     fprintf(stderr, "\rgenerating: %zu of %zu answers, %zu tokens, %.1f tok/s%s", g->finished, g->n,
             g->n_tokens, spent > 0 ? (double)g->n_tokens / spent : 0, last ? "\n" : "");
@@ -265,8 +265,9 @@ void generate(const Tasks *t, Completion *const *todo, size_t n, const GenerateO
         show_progress(&g, g.finished == g.n);
     }
     double spent = now_seconds() - g.begun;
-    fprintf(stderr, "generated %zu answers, %zu tokens, %.2f tok/s in %d sequences\n", n,
-            g.n_tokens, spent > 0 ? (double)g.n_tokens / spent : 0, g.n_slots);
+    if (!o->quiet)
+        fprintf(stderr, "generated %zu answers, %zu tokens, %.2f tok/s in %d sequences\n", n,
+                g.n_tokens, spent > 0 ? (double)g.n_tokens / spent : 0, g.n_slots);
     for (int i = 0; i < g.n_slots; i++) free(g.slot[i].ids.id);
     free(g.slot);
     g.backend->close(g.engine);
