@@ -48,7 +48,7 @@ cuda:
 	@echo 'nvcc: no, runcuda and evaluate-cuda are not built; install the CUDA Toolkit or set NVCC'
 endif
 ifeq ($(CXX_HERE),yes)
-emu: runcuda-emu ## build runcuda-emu, whose kernels run on the CPU
+emu: runcuda-emu evaluate-emu ## build them with kernels that run on the CPU
 asan: build/asan/runcuda-emu
 else
 emu:

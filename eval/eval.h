@@ -98,6 +98,8 @@ typedef struct {
  * of MBPP. language: of tasks that do not name one, NULL for Python. */
 void tasks_open(Tasks *t, const char *path, bool base, const Language *language);
 void tasks_close(Tasks *t);
+/* unpack.c: the text in LiveCodeBench's packed private tests. */
+bool unpack_tests(Buf *out, Str packed, Error *e);
 /* The task of that name; a bare number, or one behind another prefix, is a task's number. */
 const Task *tasks_find(const Tasks *t, Str id);
 /* Leaves only tasks whose number is in "A-B", or that are among the first N: "N". */

@@ -4,11 +4,15 @@ right and wrong, pass@k against values computed by hand, prompts and programs ag
 OpenCodeEval makes of the same tasks (recorded in tests/data/eval/opencodeeval.json), runs that are
 stopped and go on, and everything a user can get wrong. The sandbox has tests of its own."""
 
+import base64
 import json
 import os
+import pickle
+import random
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+import zlib
 
 import chat_model
 from check import (ROOT, SCRATCH, check, check_equal, end, program, short, skip, start,
@@ -303,6 +307,14 @@ def test_generate():
           {"stop", "length"} == {row["finish"] for row in rows}, short(rows))
     test_resume(run)
     test_chat(few)
+    if not os.path.exists(program("evaluate-emu")):
+        skip("the GPU's engine", "no evaluate-emu here")
+        return
+    done = start(program("evaluate-emu"), model, tasks("humaneval"), "--generate-only", "-b", 3,
+                 "--max-tokens", 8, "--postprocess", "fence")
+    check_equal("answers by the GPU's engine", [json.loads(line)["completion"] for line in
+                                                done.stdout.decode().splitlines()],
+                [text[:8] for text in texts])
 
 
 def test_resume(run):
@@ -348,6 +360,32 @@ def test_chat(few):
 
 
 # ------------------------------------------------------------------------------------------ errors
+
+
+def test_packed():
+    """LiveCodeBench's packed tests: of every kind of block, and damaged ones."""
+    task, cases = rows_of(tasks("livecode"))[0], [{"input": "1 2", "output": "3"}]
+    cases.append({"input": "\n".join(f"{i * i} {i}" for i in range(300)),
+                  "output": "\n".join(str(i * i + i) for i in range(300))})
+    for level in (0, 1, 9):
+        for protocol in (3, 4):
+            data = zlib.compress(pickle.dumps(json.dumps(cases), protocol), level)
+            task["private_test_cases"] = base64.b64encode(data).decode()
+            path = lines("packed.jsonl", [task])
+            check_equal(f"packed at level {level}, pickle {protocol}",
+                        evaluate(path, "--canonical", "-q")[1], "1/1 100.0 %\n")
+        noise = random.Random(level)
+        codes = set()
+        for _ in range(12):
+            bad = bytearray(data)
+            bad[noise.randrange(len(bad))] ^= 1 << noise.randrange(8)
+            task["private_test_cases"] = base64.b64encode(bad[:noise.choice([None, -9])]).decode()
+            code, out, err = evaluate(lines("packed.jsonl", [task]), "--prompts")
+            codes.add((code, "key private_test_cases: " in err))
+        check_equal(f"damaged, level {level}", codes, {(1, True)})
+    task["private_test_cases"] = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
+    refused("a pickle of a function", 1, ["private_test_cases", "no text"],
+            lines("packed.jsonl", [task]), "--canonical")
 
 
 def test_bad_usage():
@@ -434,6 +472,7 @@ test_pass_at_k()
 test_prompts()
 test_sanitize()
 test_generate()
+test_packed()
 test_bad_usage()
 test_bad_tasks()
 check("--languages", ["python", "yes"] in [line.split() for line in
