@@ -194,7 +194,9 @@ static bool from_pickle(Str *text, Str in, Error *e) {
     text->s = NULL;
     if (width && take(&c, &n, width)) text->s = (const char *)take_bytes(&c, n);
     text->n = (size_t)n;
-    return text->s || fail(e, "a pickle that is no text");
+    bool memo = take(&c, &op, 1) && (op == 0x94 || (op == 'q' && take_bytes(&c, 1)));
+    if (memo && !take(&c, &op, 1)) op = 0;
+    return (text->s && op == '.' && c.p == c.end) || fail(e, "a pickle that is no text");
 }
 
 bool unpack_tests(Buf *out, Str packed, Error *e) {

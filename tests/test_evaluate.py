@@ -10,7 +10,6 @@ import os
 import pickle
 import random
 import shutil
-import subprocess
 import xml.etree.ElementTree as ElementTree
 import zlib
 
@@ -131,6 +130,19 @@ def test_languages():
             check(f"{word}: what has no meaning", found[2] not in ("passed", "not run"), found[2])
     check_equal("the score of all languages here", out.splitlines()[0],
                 f"{here}/{3 * here} {100 / 3:.1f} %")
+
+
+def test_missing():
+    """Where no toolchain is found: nothing is failed, and nothing is scored."""
+    nowhere = {"PATH": "/nonexistent"}
+    done = start(program("evaluate"), "--languages", env=nowhere)
+    rows = [line.split(None, 1) for line in done.stdout.decode().splitlines()]
+    check("--languages", done.returncode == 0 and len(rows) == 12 and
+          ["c", "cc: not installed"] in rows, short(rows))
+    done = start(program("evaluate"), tasks("plain"), "--canonical", env=nowhere)
+    err = done.stderr.decode().splitlines()
+    check("what cannot be run is no failure", done.returncode == 1 and not done.stdout and
+          "4 not run" in " ".join(err) and "none of the 4 answers" in err[-1], short(err))
 
 
 def test_output():
@@ -462,10 +474,10 @@ def test_bad_tasks():
 
 shutil.rmtree(PLACE, ignore_errors=True)
 os.makedirs(PLACE)
-listing = subprocess.Popen([program("evaluate"), "--languages"], stdout=subprocess.PIPE, text=True)
 test_canonical()
 test_wrong()
 test_languages()
+test_missing()
 test_output()
 test_forms_of_answers()
 test_pass_at_k()
@@ -475,6 +487,4 @@ test_generate()
 test_packed()
 test_bad_usage()
 test_bad_tasks()
-check("--languages", ["python", "yes"] in [line.split() for line in
-                                           listing.communicate()[0].splitlines()])
 end()
