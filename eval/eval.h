@@ -33,25 +33,6 @@ typedef struct {
 
 /* The first line of the table with that name or alias; NULL: there is none. */
 const Language *language_find(Str name);
-/* The line for the same language that works here, by its hello, or NULL and why. Safe to call from
- * several threads. */
-const Language *language_here(const Language *l, const char **why);
-/* Builds `source` and, where that goes well, runs it once for each input, until done() says false.
- * A build that fails is the only thing reported then, with built = false. */
-typedef struct {
-    Str source;
-    const Str *input; /* [n]; n = 0: one run with nothing on stdin */
-    int n;
-    double seconds;
-    uint64_t memory;
-} ProgramJob;
-void language_run(const Language *l, const ProgramJob *job,
-                  bool (*done)(void *arg, int i, bool built, const SandboxResult *r), void *arg);
-/* java.c: see there. */
-void java_main(const Buf *source, char name[128]);
-void java_add_tuples(Buf *source);
-void languages_print(void); /* the table on stdout: which ones work here */
-
 /* ------------------------------------------------------------------------------------------------
  * tasks.c */
 
@@ -190,6 +171,29 @@ size_t results_resume(Completions *all, const Tasks *t, const char *path,
                       uint32_t (*key)(const Completion *c));
 
 /* ------------------------------------------------------------------------------------------------
+ * languages.c again: programs */
+
+/* Builds `source` and, where that goes well, runs it once for each input, until done() says false.
+ * A build that fails is the only thing reported then, with built = false. */
+typedef struct {
+    Str source;
+    const Str *input; /* [n]; n = 0: one run with nothing on stdin */
+    int n;
+    double seconds;
+    uint64_t memory;
+} ProgramJob;
+void language_run(const Language *l, const ProgramJob *job,
+                  bool (*done)(void *arg, int i, bool built, const SandboxResult *r), void *arg);
+/* java.c: see there. */
+void java_main(const Buf *source, char name[128]);
+void java_add_tuples(Buf *source);
+/* Tries out the languages of these answers (NULL: all there are), for language_here. */
+void languages_try(const Completions *wanted);
+/* The line for the same language that works here, or NULL and why. */
+const Language *language_here(const Language *l, const char **why);
+void languages_print(void); /* the table on stdout: which ones work here */
+
+/* ------------------------------------------------------------------------------------------------
  * generate.c */
 
 typedef struct {
@@ -220,6 +224,7 @@ typedef struct {
     double timeout;  /* seconds, 0: the task's own */
     int64_t memory;  /* MiB */
     bool no_imports; /* no imports before Python programs */
+    bool quiet;      /* nothing on stderr */
     bool unsafe;     /* run without the protections that the kernel refuses */
 } GradeOptions;
 

@@ -110,7 +110,6 @@ static void generate_answers(void) {
     if (old && !opt.quiet)
         fprintf(stderr, "%s: %zu of %zu answers are there already\n", path, old, all.n);
     if (path) journal_open(&answers, path);
-    opt.generate.quiet = opt.quiet;
     if (n) generate(&tasks, todo, n, &opt.generate, &opt.prompt, answer_done);
     journal_close(&answers);
     free(todo);
@@ -162,6 +161,7 @@ static void grade_all(void) {
     if (done && !opt.quiet)
         fprintf(stderr, "%s: %zu of %zu answers are graded already\n", path, done, all.n);
     if (path) journal_open(&results, path);
+    if (done < all.n) languages_try(&all);
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < all.n; i++) {
         Completion *c = &all.c[i];
@@ -454,6 +454,7 @@ int main(int argc, char **argv) {
     if (opt.language && !(language = language_find(str_of(opt.language))))
         die_usage("--language: '%s', expected one that --languages lists", opt.language);
     check_options(n_paths);
+    opt.grade.quiet = opt.generate.quiet = opt.quiet;
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif

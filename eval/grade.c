@@ -285,6 +285,9 @@ void grade_open(const GradeOptions *o) {
     SandboxOptions options = { .unsafe = o->unsafe };
     Error e;
     if (!sandbox_open(&options, &e)) die("sandbox: %s", e.text);
+    Protections p = sandbox_protections();
+    if ((p.granted & PROTECT_ALL) != PROTECT_ALL && !o->quiet)
+        fprintf(stderr, "sandbox: %s\n", p.text);
 }
 
 static bool is_python_code(const Task *k) {

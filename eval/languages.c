@@ -48,9 +48,9 @@ static const Language languages[] = {
 };
 enum { N_LANGUAGES = sizeof languages / sizeof *languages };
 
-/* What was found out about a line. */
+/* What languages_try found out about a line. */
 typedef struct {
-    bool tried, works;
+    bool works;
     char why[300];
 } Tried;
 static Tried tried[N_LANGUAGES];
@@ -267,25 +267,30 @@ static bool hello_done(void *arg, int i, bool built, const SandboxResult *r) {
     return false;
 }
 
-const Language *language_here(const Language *l, const char **why) {
-    const Language *found = NULL;
-    *why = "";
-#pragma omp critical(languages)
-    for (int i = 0; i < N_LANGUAGES && !found; i++) {
-        Tried *t = &tried[i];
-        if (strcmp(languages[i].name, l->name)) continue;
-        ProgramJob job = { .source = str_of(languages[i].hello),
-                           .seconds = 20,
-                           .memory = (uint64_t)1 << 30 };
-        if (!t->tried) language_run(&languages[i], &job, hello_done, t);
-        t->tried = true;
-        if (t->works) found = &languages[i];
-        if (!**why) *why = t->why;
+void languages_try(const Completions *wanted) {
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < N_LANGUAGES; i++) {
+        const Language *l = &languages[i];
+        ProgramJob job = { .source = str_of(l->hello), .seconds = 20, .memory = (uint64_t)1 << 30 };
+        bool needed = !wanted;
+        for (size_t k = 0; wanted && k < wanted->n && !needed; k++)
+            needed = !strcmp(wanted->c[k].task->language->name, l->name);
+        if (needed) language_run(l, &job, hello_done, &tried[i]);
     }
-    return found;
+}
+
+const Language *language_here(const Language *l, const char **why) {
+    *why = "";
+    for (int i = 0; i < N_LANGUAGES; i++) {
+        if (strcmp(languages[i].name, l->name)) continue;
+        if (tried[i].works) return &languages[i];
+        if (!**why) *why = tried[i].why;
+    }
+    return NULL;
 }
 
 void languages_print(void) {
+    languages_try(NULL);
     for (int i = 0; i < N_LANGUAGES; i++) {
         const char *why;
         if (i && !strcmp(languages[i].name, languages[i - 1].name)) continue;
