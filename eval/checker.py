@@ -29,7 +29,7 @@ class Checker(Peer):
         if what == "call" and callable(target):
             return (encode(self, target(*args[0], **args[1])),)
         if what == "next" and hasattr(target, "__next__"):
-            return (encode(self, tuple([value for value, _ in zip(target, "1")])),)
+            return (encode(self, tuple([value for _, value in zip("1", target)])),)
         if what == "iter" and hasattr(target, "__next__"):
             return (self.own(target),)
         if type(target).__module__ == "tests" and type(args[0]) is str and args[0][:1] != "_":

@@ -100,9 +100,9 @@ def encode_each(peer, values):
     return [encode(peer, value) for value in values]
 
 
-def encode_pairs(peer, name, value):
+def encode_pairs(peer, name, value, kind=dict):
     flat = [name]
-    for key in dict.keys(value):
+    for key in kind.__iter__(value):
         flat.append(encode(peer, key))
         flat.append(encode(peer, dict.__getitem__(value, key)))
     return flat
@@ -121,7 +121,8 @@ ENCODERS = (
     (list, lambda peer, x: ["list", *encode_each(peer, list.__iter__(x))]),
     (tuple, lambda peer, x: ["tuple", *encode_each(peer, tuple.__iter__(x))]),
     (collections.Counter, lambda peer, x: encode_pairs(peer, "Counter", x)),
-    (collections.OrderedDict, lambda peer, x: encode_pairs(peer, "OrderedDict", x)),
+    (collections.OrderedDict, lambda peer, x: encode_pairs(
+        peer, "OrderedDict", x, collections.OrderedDict)),
     (dict, lambda peer, x: encode_pairs(peer, "dict", x)),
     (set, lambda peer, x: ["set", *encode_each(peer, set.__iter__(x))]),
     (frozenset, lambda peer, x: ["frozenset", *encode_each(peer, frozenset.__iter__(x))]),
@@ -168,7 +169,7 @@ def decode_pairs(peer, kind, items):
     each = [decode(peer, item) for item in items]
     result = kind()
     for key, value in zip(each[::2], each[1::2], strict=True):
-        dict.__setitem__(result, key, value)
+        result[key] = value
     return result
 
 
