@@ -328,8 +328,9 @@ static void put_by_value(Filter *f, uint32_t call, int arg, const uint32_t *ok, 
     put_error(f, code);
 }
 
-/* clone: threads for everyone whose number has a limit; processes for those that may fork; namespaces for nobody. clone3 has
- * its flags behind a pointer, so it "does not exist", and libc falls back to clone. */
+/* clone: threads for everyone whose number has a limit; processes for those that may fork;
+ * namespaces for nobody. clone3 has its flags behind a pointer, so it "does not exist", and libc
+ * falls back to clone. */
 static void put_clone(Filter *f, bool may_fork, bool may_thread) {
     const uint32_t namespaces = 0x7E020000; /* every CLONE_NEW* */
     put_if(f, SYS_clone3, 1);

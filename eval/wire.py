@@ -8,8 +8,8 @@ what the other asks, so calls nest (a test's lambda called by the candidate, say
     ["!", 7, ["ValueError", "Exception"], "text"]           an exception: its class and its bases
 
 Only values cross: what JSON has, and arrays that begin with the name of a type (list, tuple, ...).
-An object that is no plain value stays where it is: ["mine", 3] is the sender's object 3, ["yours", 3]
-the receiver's. Nothing that arrives is ever executed, so a hostile line can be wrong, and no more.
+An object that is no plain value stays where it is: ["mine", 3] is the sender's object 3, ["yours",
+3] the receiver's. Nothing that arrives is ever executed, so a hostile line can be wrong, no more.
 The checker runs tests with what it has received, so it must not hand control to it either: a Remote
 never answers ==, <, + or the like, which would show the candidate what its answer is compared with.
 """

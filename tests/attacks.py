@@ -1,7 +1,7 @@
-"""attacks.py: what a hostile program may try; see test_sandbox.py, which runs every function below in
-every kind of box. A function returns True when it got through; whatever else happens is a success of
-the sandbox: an exception, an end of the process, a timeout. What only the outside can see (a process
-or file that is left, a dead victim) is looked for there.
+"""attacks.py: what a hostile program may try; see test_sandbox.py, which runs every function below
+in every kind of box. A function returns True when it got through; whatever else happens is a
+success of the sandbox: an exception, an end of the process, a timeout. What only the outside can
+see (a process or file that is left, a dead victim) is looked for there.
 
 What to know first: the text of this file is what is sent into the box, with TARGETS filled in."""
 
@@ -17,6 +17,9 @@ def attack(*allowed):
 
 
 BUILDS = ("build", "shell")
+ENDLESS = {"endless_loop", "sleep_for_ever", "endless_in_c", "endless_regex", "ignore_every_signal",
+           "catch_everything", "stop_itself", "loop_at_exit", "leave_a_thread",
+           "endless_recursion"}  # they get a shorter time to do it in
 
 
 def libc():

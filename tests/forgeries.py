@@ -1,6 +1,6 @@
-"""forgeries.py: hostile answers: programs that want to be counted as right without knowing anything;
-see test_sandbox.py. Each has the function `answer`, of which the tests want answer(3) == 41 and
-more, and each must be counted as wrong. As (name, program)."""
+"""forgeries.py: hostile answers: programs that want to be counted as right without knowing
+anything; see test_sandbox.py. Each has the function `answer`, of which the tests want answer(3) ==
+41 and more, and each must be counted as wrong. As (name, program)."""
 
 HONEST = "def answer(x, *more):\n    return {}\n"
 
@@ -136,6 +136,10 @@ def answer(*x): return None
 """),
     ("answers for the loading", SPEAK + """
 speak(b'["=",1,["dict","answer",true,"abs",true,"check",true,"all",true],[]]\\n')
+"""),
+    ("loads and answers in advance", SPEAK + """
+speak(b'["=",1,["dict","answer",["mine",0]],[]]\\n' +
+      b"".join(b'["=",%d,true,[]]\\n' % i for i in range(2, 50)))
 """),
     ("answers with the question", SPEAK + """
 def answer(*x):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """test_sandbox.py: what must not get out of the sandbox, and what must work in it.
 
-Every attack of attacks.py runs in every kind of box: in python_check's worker and under the profiles
-strict, build and shell; as root, as an ordinary user, and where namespaces are refused. Every forged
-answer of forgeries.py meets every form of test. Afterwards nothing may be left: no process, no file,
-no mount, no shared memory; and the next program must be judged rightly.
+Every attack of attacks.py runs in every kind of box: in python_check's worker and under the
+profiles strict, build and shell; as root, as an ordinary user, and where namespaces are refused.
+Every forged answer of forgeries.py meets every form of test. Afterwards nothing may be left: no
+process, no file, no mount, no shared memory; and the next program must be judged rightly.
 
 The programs run in build/sandbox, one line each. What this machine lacks is skipped with a line."""
 
@@ -82,7 +82,7 @@ def shared_memory():
 
 def run_lines(program, lines, options=(), user=None, timeout=120):
     """Gives the lines to the driver; what it prints first, and its results."""
-    command = [program, "-j", "3", *options]
+    command = [program, "-j", "4", *options]
     if user is not None:
         command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -98,10 +98,9 @@ def run_lines(program, lines, options=(), user=None, timeout=120):
 def attack_lines(python, targets, profiles):
     """A line for each attack in each profile where it is one."""
     text = inspect.getsource(attacks) + f"\nTARGETS.update({targets!r})\n"
-    slow = {"many_small_blocks", "shared_memory", "memory_of_children", "fill_the_disk"}
     names, lines = [], []
     for name, (_, allowed) in attacks.ATTACKS.items():
-        seconds = 2.5 if name in slow else 0.7
+        seconds = 0.3 if name in attacks.ENDLESS else 3
         for profile in profiles:
             if profile in allowed:
                 continue
@@ -154,12 +153,13 @@ def run_attacks(label, outside, program, options, user, profiles):
     victim.wait()
 
 
-def run_forgeries(label, program, options, user):
+def run_forgeries(label, program, user):
     names, lines = [], []
+    every = TESTS if user is None else TESTS[:3]  # who runs it makes no difference to an answer
     for name, source in FORGERIES:
-        for number, tests in enumerate(TESTS):
+        for number, tests in enumerate(every):
             names.append(f"{name}, test {number}")
-            lines.append({"program": source, "tests": tests, "seconds": 0.5})
+            lines.append({"program": source, "tests": tests, "seconds": 0.4})
     honest = "def answer(x, *more):\n    return x + 38\n"
     for number, tests in enumerate(TESTS):
         names.append(f"honest, test {number}")
@@ -168,7 +168,7 @@ def run_forgeries(label, program, options, user):
     wrong = [f"{name}: {result}" for name, result in zip(names, results)
              if (result["verdict"] == "passed") != name.startswith("honest")
              or result["verdict"] == "failed"]
-    check_equal(f"{label}: {len(FORGERIES)} forgeries against {len(TESTS)} tests", wrong, [])
+    check_equal(f"{label}: {len(FORGERIES)} forgeries against {len(every)} tests", wrong, [])
 
 
 # Programs and tests that fit each other: (name, setup, program, tests, verdict).
@@ -177,10 +177,12 @@ PAIRS = [
     ("every kind of value", "", "def f(x): return x", """
 from decimal import Decimal; from fractions import Fraction; from collections import *
 import datetime
-for x in (None, True, 1, -1, 10 ** 50, 10 ** 5000, -10 ** 9999, 1.5, -0.0, float("inf"), 1e300, 2 + 3j,
-          "", "a\\n\\0\\udc80\u00e9\U0001f600", b"\\0\\xff", bytearray(b"x"), [], [1, [2]], (), (1,),
+for x in (None, True, 1, -1, 10 ** 50, 10 ** 5000, -10 ** 9999, 1.5, -0.0, float("inf"), 1e300,
+          2 + 3j, "", "a\\n\\0\\udc80\u00e9\U0001f600", b"\\0\\xff", bytearray(b"x"), (), (1,),
+          [], [1, [2]],
           {}, {1: {2: 3}, "a": [()], (1, 2): None}, set(), {1, (2, 3)}, frozenset([1]), range(5),
-          range(10 ** 20, 0, -7), Decimal("1.10"), Fraction(1, 3), deque([1, 2], 5), Counter("hello"),
+          range(10 ** 20, 0, -7), Decimal("1.10"), Fraction(1, 3), deque([1, 2], 5),
+          Counter("hello"),
           OrderedDict(a=1, b=2), datetime.date(2024, 2, 29), datetime.time(1, 2, 3, 4),
           datetime.datetime(2024, 1, 2, 3, 4, 5, 6), datetime.timedelta(-1, 5, 7), ..., int, list):
     assert f(x) == x and type(f(x)) is type(x) and f([x]) == [x], x
@@ -210,8 +212,8 @@ assert a == [[1], [5, 9]] and d == {"x": [1]} and s == {2} and b == b"hi!"
 def f(g, xs): return [g(x) for x in xs]
 def twice(g): return lambda x: g(g(x))
 """, """
-assert f(lambda x: x * 2, [1, 2]) == [2, 4] and f(str, [1]) == ["1"] and f(str.upper, ["a"]) == ["A"]
-assert twice(lambda x: x + 3)(1) == 7 and f(f, [])== []
+assert f(lambda x: x * 2, [1, 2]) == [2, 4] and f(str, [1]) == ["1"]
+assert f(str.upper, ["a"]) == ["A"] and twice(lambda x: x + 3)(1) == 7 and f(f, []) == []
 calls = []
 assert f(calls.append, [1, 2]) == [None, None] and calls == [1, 2]
 """, "passed"),
@@ -243,7 +245,8 @@ def g(): return map(str, [1, 2])
 def h(xs): return sum(xs)
 """, """
 assert list(f(3)) == [0, 1, 2] and list(g()) == ["1", "2"] and next(f(1)) == 0
-assert h(x for x in [1, 2]) == 3 and h(iter([4])) == 4 and sorted(f(2), reverse=True) == [1, 0]
+assert h(x for x in [1, 2]) == 3 and h(iter([4])) == 4
+assert sorted(f(2), reverse=True) == [1, 0]
 """, "passed"),
     ("objects of the program", "", """
 class Node:
@@ -257,8 +260,8 @@ def f(node): return node.total()
 root = Node(1)
 root.left = Node(2)
 assert f(root) == root.total() == 3 and root.left.value == 2 and Node.count == 2
-assert len(root) == 3 and root[5] == 5 and root == root and root != root.left and root.left == root.left
-assert f(node=root) == 3 and [root][0] is root
+assert len(root) == 3 and root[5] == 5 and f(node=root) == 3
+assert root == root and root != root.left and root.left == root.left
 """, "passed"),
     ("objects of the tests", "class Box:\n    def __init__(self, x): self.x = x\n"
      "    def get(self): return self.x\n",
@@ -279,12 +282,14 @@ assert f(node=root) == 3 and [root][0] is root
     ("a wrong value", "", "def f(): return 2", "assert f() == 1", "wrong answer"),
     ("division by zero", "", "def f(): return 1 / 0", "assert f() == 1", "exception"),
     ("an error while loading", "", "import nothing_of_that_name", "assert f() == 1", "exception"),
-    ("a test that fails over the answer", "", "def f(): return None", "assert f() < 1", "exception"),
+    ("a test that fails over the answer", "", "def f(): return None", "assert f() < 1",
+     "exception"),
     ("no such function", "", "def g(): return 1", "assert f() == 1", "exception"),
     ("endless", "", "def f():\n    while True: pass", "f()", "timeout"),
     ("endless while loading", "", "while True: pass", "f()", "timeout"),
     ("too much memory", "", "def f(): return len(bytearray(1 << 31))", "f()", "memory"),
-    ("an answer that is too large", "", "def f(): return 'x' * (1 << 23)", "f()", "broke the rules"),
+    ("an answer that is too large", "", "def f(): return 'x' * (1 << 23)", "f()",
+     "broke the rules"),
     ("a crash", "", "import ctypes\ndef f(): return ctypes.string_at(1)", "f()", "exception"),
     ("ends itself", "", "import os\ndef f(): os._exit(0)", "f()", "broke the rules"),
     ("a syntax error", "", "def f(:", "f()", "syntax"),
@@ -295,7 +300,8 @@ assert f(node=root) == 3 and [root][0] is root
 
 def run_pairs(label, program, user):
     lines = [{"setup": setup, "program": source, "tests": tests, "seconds": 1,
-              "entry": {"sum(": "sum", "f(1)": "f"}.get(tests[7:11], "")} for _, setup, source, tests, _ in PAIRS]
+              "entry": {"sum(": "sum", "f(1)": "f"}.get(tests[7:11], "")}
+             for _, setup, source, tests, _ in PAIRS]
     _, results = run_lines(program, lines, (), user)
     for (name, _, _, _, verdict), result in zip(PAIRS, results):
         check(f"{label}: {name}: {verdict}", result["verdict"] == verdict, result)
@@ -365,7 +371,8 @@ def run_refusals(label, program, user):
     done = subprocess.run(command, input=b"", capture_output=True, timeout=60, cwd="/")
     check(f"{label}: refuses to run unprotected", done.returncode == 1 and
           done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1, done.stderr)
-    about, results = run_lines(program, [PAIR, sh("echo here")], ("--without=255", "--unsafe"), user)
+    about, results = run_lines(program, [PAIR, sh("echo here")], ("--without=255", "--unsafe"),
+                               user)
     check(f"{label}: --unsafe runs", results[0]["verdict"] in ("passed", "failed") and
           results[1]["out"] == "here\n", results)
     check(f"{label}: says what is missing", "missing: " in about["text"], about["text"])
@@ -389,7 +396,7 @@ def main():
             run_attacks(name, outside, program, (), user, every)
             run_attacks(f"{name}, no namespaces", outside, program,
                         (f"--without={NAMESPACES}",), user, ["python"])
-            run_forgeries(name, program, (), user)
+            run_forgeries(name, program, user)
             run_pairs(name, program, user)
             run_jobs(name, program, user)
             run_collecting(name, program, user)
