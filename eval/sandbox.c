@@ -96,7 +96,8 @@ bool sandbox_open(const SandboxOptions *options, Error *e) {
     sandbox.unsafe = options->unsafe;
     describe(p, options->without);
     if (!p->enough && !options->unsafe)
-        return fail(e, "%s; expected seccomp and either namespaces or Landlock", p->text);
+        return fail(e, "%.400s; expected seccomp and either namespaces or Landlock",
+                    p->text + strlen("sandbox: "));
     python_find(options->python, &sandbox.python);
     return true;
 }

@@ -64,9 +64,9 @@ const char *sandbox_python(void); /* the interpreter itself, absolute; NULL: the
  * 2. Any program */
 
 /* SandboxJob.profile. STRICT is for programs: no fork, no exec but the first, threads only up to
- * `processes`; the memory limit is that of the address space. BUILD is for compilers, the JVM, Go,
- * Node.js: fork, exec and threads, and a /proc of their own processes; memory is the sum over all of
- * them. SHELL is BUILD with /bin and /usr/bin to start programs from. */
+ * `processes`; the memory limit is one of address space. BUILD is for compilers, the JVM, Go,
+ * Node.js: fork, exec and threads, and a /proc of their own processes; memory is the sum over all
+ * of them. SHELL is BUILD with /bin and /usr/bin to start programs from. */
 enum { SANDBOX_STRICT, SANDBOX_BUILD, SANDBOX_SHELL };
 
 typedef struct {

@@ -4,9 +4,9 @@
  *     echo '{"program": "def f(): return 1", "tests": "assert f() == 1"}' | build/sandbox
  *
  * What to know first: a line on stdin is a job (it has "argv"; see SandboxJob for the other
- * members; files are {"name": "text"}, executable where they begin with #!) or a Python task (it has
- * "program"; see PythonTask). The first line on stdout says what the kernel grants, every other is
- * the result of a line, in their order.
+ * members; files are {"name": "text"}, executable where they begin with #!) or a Python task (it
+ * has "program"; see PythonTask). The first line on stdout says what the kernel grants, every other
+ * is the result of a line, in their order.
  * Build: make build/sandbox. Test: tests/test_sandbox.py. */
 
 #include "../json.h"
