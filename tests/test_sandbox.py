@@ -118,7 +118,7 @@ def attack_lines(python, targets, profiles):
 
 def got_through(result, seconds):
     if "verdict" in result:
-        return result["verdict"] == "passed"
+        return result["verdict"] in ("passed", "failed")  # a box that fails proves nothing
     late = result["seconds"] > seconds + 1.5 or len(result["out"]) > 1 << 16
     return "THROUGH" in result["out"] or late or result["reason"] == "failed"
 
@@ -394,6 +394,9 @@ def main():
         every = ["python", "strict", "build", "shell"]
         for name, user in users:
             run_attacks(name, outside, program, (), user, every)
+            if name == "root":
+                run_attacks("root, no user namespace", outside, program, ("--without=1",), user,
+                            ["python", "shell"])
             run_attacks(f"{name}, no namespaces", outside, program,
                         (f"--without={NAMESPACES}",), user, ["python"])
             run_forgeries(name, program, user)
