@@ -98,7 +98,7 @@ bool sandbox_open(const SandboxOptions *options, Error *e) {
     if (!p->enough && !options->unsafe)
         return fail(e, "%.400s; expected seccomp and either namespaces or Landlock",
                     p->text + strlen("sandbox: "));
-    /* Root runs programs as nobody. Without a mount namespace, nobody must reach Python by itself. */
+    /* Root runs programs as nobody, who without a mount namespace must reach Python itself. */
     python_find(options->python, sandbox.launcher.mode == MODE_NONE && !geteuid(), &sandbox.python);
     return true;
 }
