@@ -3,7 +3,8 @@ in every kind of box. A function returns True when it got through; whatever else
 success of the sandbox: an exception, an end of the process, a timeout. What only the outside can
 see (a process or file that is left, a dead victim) is looked for there.
 
-What to know first: the text of this file is what is sent into the box, with TARGETS filled in."""
+What to know first: what is sent into the box is the part of this file before the first ruler, with
+TARGETS filled in, and one of the functions."""
 
 TARGETS = {}  # port, abstract socket, canary file, victim's and parent's process ids, secret
 ATTACKS = {}  # name -> (function, the profiles in which this is no attack but allowed)
@@ -50,12 +51,16 @@ def writable(*paths):
     return any(tries(lambda: open(path, "ab").write(b"x")) for path in paths)
 
 
+def for_ever():
+    while True:
+        pass
+
+
 # ---------------------------------------------------------------- time, and what is left running
 
 @attack()
 def endless_loop():
-    while True:
-        pass
+    for_ever()
 
 
 @attack()
@@ -81,14 +86,14 @@ def ignore_every_signal():
     import signal
     for number in range(1, 65):
         tries(signal.signal, number, signal.SIG_IGN)
-    endless_loop()
+    for_ever()
 
 
 @attack()
 def catch_everything():
     while True:
         try:
-            endless_loop()
+            for_ever()
         except BaseException:
             pass
 
@@ -98,13 +103,13 @@ def stop_itself():
     import os
     import signal
     os.kill(os.getpid(), signal.SIGSTOP)
-    endless_loop()
+    for_ever()
 
 
 @attack()
 def loop_at_exit():
     import atexit
-    atexit.register(endless_loop)
+    atexit.register(for_ever)
     raise SystemExit(0)
 
 
@@ -134,7 +139,7 @@ def leave_many_groups():
 @attack()
 def leave_a_thread():
     import threading
-    thread = threading.Thread(target=endless_loop)
+    thread = threading.Thread(target=for_ever)
     thread.start()
     raise SystemExit(0)
 
