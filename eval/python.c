@@ -274,7 +274,8 @@ void python_check(const PythonTask *task, PythonResult *r) {
     close_fd(&verdict);
     r->seconds = now_seconds() - begun;
     bool quiet = r->verdict != PY_TIMEOUT && r->verdict != PY_FAILED;
-    bool known = end_task(&pair->server[WORKER], &status, quiet ? 0.3 : 0);
+    double patience = r->verdict == PY_GONE ? 2 : 0.3; /* gone: how it ended must be known */
+    bool known = end_task(&pair->server[WORKER], &status, quiet ? patience : 0);
     if (r->verdict == PY_GONE) judge_end(r, known, status);
     end_task(&pair->server[CHECKER], &status, quiet ? 0.3 : 0);
     give_pair(pair);

@@ -19,7 +19,7 @@ import time
 
 import attacks
 from check import check, check_equal, skip
-from sandbox_driver import NAMESPACES, SECRET, for_each_user, run_lines
+from sandbox_driver import NAMESPACES, SECRET, for_each_user, run_lines, start
 
 
 class Outside:
@@ -146,10 +146,7 @@ def run_attacks(label, outside, program, options, user, profiles):
 
 def run_refusals(label, program, user):
     """Too little protection: nothing is run unless it is asked for."""
-    command = [program, "--without=255"]
-    if user is not None:
-        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
-    done = subprocess.run(command, input=b"", capture_output=True, timeout=60, cwd="/")
+    done = start(program, ["--without=255"], user)
     check(f"{label}: refuses to run unprotected", done.returncode == 1 and
           done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1, done.stderr)
     about, results = run_lines(program, [PAIR, HERE], ("--without=255", "--unsafe"),
