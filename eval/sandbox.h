@@ -12,11 +12,14 @@
  *    answers with literals; it never sees a test or an expected value.
  *  - Everything here is safe to call from several threads at once. Call sandbox_open first, once.
  *
- *     sandbox.c    the launcher: boxes, pipes, deadlines          box.c      the world inside a box
- *     filter.c     Landlock and seccomp                           python.c   python_check
- *     checker.py   runs the tests, has the proxies                worker.py  runs the program
+ *     sandbox.c   what this machine grants; jobs      launch.c       starting and ending a box
+ *     box.c       a box from the inside               filter.c       Landlock and seccomp
+ *     collect.c   bringing files out of a box         interpreter.c  finding Python
+ *     python.c    python_check                        server.py      a warm Python that forks
+ *     checker.py  runs the tests                      worker.py      runs the program
+ *     wire.py     how these two talk
  *
- * Tests: tests/test_sandbox.py, which starts the driver eval/sandbox_main.c. */
+ * Tests: tests/test_sandbox.py and test_pycheck.py, which start eval/sandbox_main.c. */
 #ifndef OC_SANDBOX_H
 #define OC_SANDBOX_H
 

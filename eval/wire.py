@@ -293,30 +293,36 @@ class Peer:
                 self.answer(got, *rest)
             elif got != number or type(got) is not int:
                 self.fail("an answer to another question")
-            elif kind == "!":
+            elif kind == "=" and len(rest) <= 2:
+                return self.result(args[1] if what == "call" else [], *rest)
+            elif len(rest) == 2 and list(map(type, rest)) == [list, str]:
                 raise self.exception(*rest)
             else:
-                return self.result(args, *rest)
+                self.fail("an answer that is neither a value nor an exception")
 
     def result(self, args, value, changes=()):
+        """The value that has come; first, what of the arguments was changed is."""
         try:
             value = decode(self, value)
             changes = [(exact(int, i), decode(self, new)) for i, new in changes]
             for i, new in changes:
-                if not 0 <= i < len(args[1]) or type(new) is not type(args[1][i]):
+                if not 0 <= i < len(args) or not isinstance(args[i], CHANGING) or \
+                        type(new) is not type(args[i]):
                     raise ValueError
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError,
-                RecursionError):
+        except MemoryError:
+            raise
+        except Exception:
             self.fail("an answer that is no value")
         for i, new in changes:
-            change(args[1][i], new)
+            change(args[i], new)
         return value
 
     def exception(self, names, text):
         """The built-in exception that the other side's is, or comes from. Not StopIteration: raised
         inside map(), it would end the tests' loop as if there were nothing left to test."""
-        for name in names if type(names) is list else []:
-            kind = getattr(builtins, name, None) if type(name) is str else None
+        names = list(map(str, names))
+        for name in names:
+            kind = getattr(builtins, name, None)
             if name in ("StopIteration", "StopAsyncIteration"):
                 break
             if isinstance(kind, type) and issubclass(kind, Exception):
