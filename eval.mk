@@ -3,6 +3,10 @@
 sandbox_parts := $(addprefix eval/,sandbox launch box collect filter python interpreter)
 sandbox_py := $(addprefix eval/,wire.py worker.py checker.py server.py)
 
+ifneq ($(SANITIZED),)
+SANITIZED += build/asan/sandbox
+endif
+
 # The Python that runs inside, as numbers for a C array: one program, whatever the files are called.
 build/eval/server.inc: $(sandbox_py)
 	@mkdir -p $(@D)

@@ -185,8 +185,10 @@ static void place_files(const BoxPlan *p) {
  * 3. The payload */
 
 static void set_limit(const BoxPlan *p, int what, rlim_t value) {
-    struct rlimit old, new = { value, value };
-    if (!getrlimit(what, &old) && old.rlim_max < value) new.rlim_cur = new.rlim_max = old.rlim_max;
+    /* SIGXCPU says that it was the processor; who ignores it is killed a second later. */
+    struct rlimit old, new = { value, what == RLIMIT_CPU ? value + 1 : value };
+    if (!getrlimit(what, &old) && old.rlim_max < new.rlim_max) new.rlim_max = old.rlim_max;
+    if (new.rlim_cur > new.rlim_max) new.rlim_cur = new.rlim_max;
     if (setrlimit(what, &new)) box_fail(p, "setrlimit", NULL);
 }
 

@@ -80,7 +80,7 @@ bool filter_apply(const BoxPlan *p);
 
 /* box.c, collect.c: the child's whole life, right after clone. */
 OC_NORETURN void box_main(BoxPlan *p);
-/* Sends every regular file under the directory `dir` to `to`: a CollectHead, its name, its bytes. */
+/* Sends every regular file under the directory `dir` to `to`. */
 void box_collect(int dir, int to);
 /* The other end: fills r->files, without those that were placed. False: the stream is broken, has
  * more than `limit` bytes, or is not done at `deadline` (now_seconds). */

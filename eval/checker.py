@@ -29,7 +29,7 @@ class Checker(Peer):
         if what == "call" and callable(target):
             return (encode(self, target(*args[0], **args[1])),)
         if what == "next" and hasattr(target, "__next__"):
-            return (encode(self, tuple([value for value, _ in zip(target, "1")])),)
+            return (encode(self, tuple([value for _, value in zip("1", target)])),)
         if what == "iter" and hasattr(target, "__next__"):
             return (self.own(target),)
         if type(target).__module__ == "tests" and type(args[0]) is str and args[0][:1] != "_":
@@ -104,7 +104,8 @@ def check(peer, program, setup, tests, entry, packages):
     try:
         names = peer.ask("load", program, sorted(wanted), packages)
     except Exception as error:
-        raise Verdict(MEMORY if isinstance(error, MemoryError) else EXCEPTION, error.remote)
+        text = getattr(error, "remote", type(error).__name__)
+        raise Verdict(MEMORY if isinstance(error, MemoryError) else EXCEPTION, text)
     if type(names) is str:
         raise Verdict(SYNTAX, names)
     if type(names) is not dict or not wanted.issuperset(names):
@@ -140,8 +141,9 @@ def run_checker(fds, memory, seconds, packages):
         kind, text = verdict.kind, verdict.text
     except Broken as error:
         kind, text = (GONE if str(error) == "ended" else CHEATED), str(error)
-    except BaseException as error:
-        kind, text = FAILED, f"checker: {type(error).__name__}: {error}"
+    except BaseException as error:  # by an answer, if there has been one
+        kind = CHEATED if peer.asked else FAILED
+        text = f"checker: {type(error).__name__}: {describe(error)[1]}"
     line = f"{kind}\n{text}".encode(errors="backslashreplace")[:1000]
     os.write(fds[3], line)
     os._exit(0)

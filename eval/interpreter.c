@@ -53,9 +53,21 @@ static char *ask_program(const char *name) {
     return NULL;
 }
 
-void python_find(const char *name, PythonHome *home) {
-    memset(home, 0, sizeof *home);
-    char *text = ask_program(name ? name : "python3"), *rest = NULL;
+/* May every user read and enter what is on the way to path, and path itself? */
+static bool anyone_may(const char *path) {
+    char prefix[PATH_MAX];
+    struct stat st;
+    for (size_t n = 1; path[n - 1] && n < sizeof prefix; n++) {
+        if (path[n] && path[n] != '/') continue;
+        memcpy(prefix, path, n);
+        prefix[n] = 0;
+        if (stat(prefix, &st) || !(st.st_mode & 1)) return false;
+    }
+    return true;
+}
+
+static void try_program(const char *name, PythonHome *home) {
+    char *text = ask_program(name), *rest = NULL;
     int n = 0;
     for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line;
          line = strtok_r(NULL, "\n", &rest)) {
@@ -63,6 +75,17 @@ void python_find(const char *name, PythonHome *home) {
         if (line[0] == '/' && n < HOME_MAX - 1) home->path[n++] = strdup(line);
     }
     free(text);
+}
+
+void python_find(const char *name, bool for_anyone, PythonHome *home) {
+    const char *place[] = { name ? name : "python3", "/usr/bin/python3", "/usr/local/bin/python3" };
+    memset(home, 0, sizeof *home);
+    for (int i = 0; i < (name ? 1 : 3) && !home->path[0]; i++) {
+        try_program(place[i], home);
+        bool ok = true;
+        for (int k = 0; for_anyone && home->path[k]; k++) ok = ok && anyone_may(home->path[k]);
+        if (!ok) python_forget(home);
+    }
 }
 
 void python_forget(PythonHome *home) {

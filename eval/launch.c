@@ -235,8 +235,8 @@ void box_kill(Box *b) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. How much memory all processes of a box use: what is theirs alone, and what they share with each
- * other (counted for each), but not pages of files. */
+ * 4. How much memory all processes of a box use: what is theirs alone, and what they share with
+ * each other (counted for each), but not pages of files. */
 
 static uint64_t kilobytes(const char *text, const char *field) {
     const char *at = strstr(text, field);

@@ -1,14 +1,15 @@
 /* python.c: python_check: a checker that has the tests, a worker that has the program.
  *
  * What to know first: starting Python and importing `typing` takes longer than most programs run.
- * So both ends are servers (server.py) in boxes of their own, which are warm and fork for each task:
+ * So both ends are servers (server.py) in boxes of their own, which are warm and fork for each
+ * task:
  *
  *      here -- verdict <- checker ==== questions, answers ==== worker
  *                          (box)                                (box)
  *
  * The pipes are made here for one task and handed over with it. The worker's server is not used
- * again unless its child ended as it should; where the kernel does not refuse a child of it to fork,
- * it is used once only.
+ * again unless its child ended as it should; where the kernel does not refuse a child of it to
+ * fork, it is used once only.
  * Test: tests/test_sandbox.py. */
 
 #include "../jsonwrite.h" /* utf8_length */
@@ -51,7 +52,7 @@ static void end_server(Server *s) {
     close_fd(&s->control);
 }
 
-/* A message of at most size - 1 bytes from the server; false when there is none until `deadline`. */
+/* A message of at most size - 1 bytes from the server; false if there is none until `deadline`. */
 static bool hear(const Server *s, char *text, size_t size, double deadline) {
     for (;;) {
         struct pollfd p = { s->control, POLLIN, 0 };
@@ -273,7 +274,8 @@ void python_check(const PythonTask *task, PythonResult *r) {
     close_fd(&verdict);
     r->seconds = now_seconds() - begun;
     bool quiet = r->verdict != PY_TIMEOUT && r->verdict != PY_FAILED;
-    bool known = end_task(&pair->server[WORKER], &status, quiet ? 0.3 : 0);
+    double patience = r->verdict == PY_GONE ? 2 : 0.3; /* gone: how it ended must be known */
+    bool known = end_task(&pair->server[WORKER], &status, quiet ? patience : 0);
     if (r->verdict == PY_GONE) judge_end(r, known, status);
     end_task(&pair->server[CHECKER], &status, quiet ? 0.3 : 0);
     give_pair(pair);

@@ -10,8 +10,9 @@ typedef struct {
     char *packages;       /* the directory that numpy is in, or NULL */
 } PythonHome;
 
-/* Asks `name` (NULL: python3) what it stands for, outside of any box: it may be a shim. */
-void python_find(const char *name, PythonHome *home);
+/* Asks `name` (NULL: python3) what it stands for, outside of any box: it may be a shim. With
+ * `for_anyone`, one that every user may start is looked for, if need be in the usual places. */
+void python_find(const char *name, bool for_anyone, PythonHome *home);
 void python_forget(PythonHome *home);
 void python_bind(const PythonHome *home, BoxPlan *p);
 const PythonHome *sandbox_python_home(void); /* sandbox.c: what sandbox_open has found */

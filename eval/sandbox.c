@@ -28,18 +28,18 @@ static const struct {
     { PROTECT_USER, "user namespace", "" },
     { PROTECT_PID, "pid namespace", "" },
     { PROTECT_NET, "net namespace", "" },
-    { PROTECT_MOUNT, "mount namespace", " (no limit on the size of all files together)" },
+    { PROTECT_MOUNT, "mount namespace", " (no limit on files)" },
     { PROTECT_LANDLOCK, "Landlock", "" },
     { PROTECT_SCOPE, "Landlock scopes", "" },
-    { PROTECT_SECCOMP, "seccomp", " (any system call is allowed)" },
-    { PROTECT_PROCESSES, "process limit", " (a program that may fork can do so without end)" },
+    { PROTECT_SECCOMP, "seccomp", " (any system call)" },
+    { PROTECT_PROCESSES, "process limit", "" },
 };
 
 static void describe(Protections *p, unsigned without) {
-    size_t n = 0;
+    size_t n =
+        (size_t)snprintf(p->text, sizeof p->text, "sandbox: %s", p->granted ? "" : "no protection");
     for (int missing = 0; missing < 2; missing++) {
-        const char *before = missing ? "; missing: " : "sandbox: ";
-        if (missing && (p->granted & PROTECT_ALL) == PROTECT_ALL) break;
+        const char *before = missing ? "; missing: " : "";
         for (size_t i = 0; i < sizeof protection / sizeof *protection; i++) {
             bool lacks = !(p->granted & protection[i].bit);
             if (lacks != (missing == 1) || n >= sizeof p->text) continue;
@@ -96,8 +96,10 @@ bool sandbox_open(const SandboxOptions *options, Error *e) {
     sandbox.unsafe = options->unsafe;
     describe(p, options->without);
     if (!p->enough && !options->unsafe)
-        return fail(e, "%s; expected seccomp and either namespaces or Landlock", p->text);
-    python_find(options->python, &sandbox.python);
+        return fail(e, "%.400s; expected seccomp and either namespaces or Landlock",
+                    p->text + strlen("sandbox: "));
+    /* Root runs programs as nobody, who without a mount namespace must reach Python itself. */
+    python_find(options->python, sandbox.launcher.mode == MODE_NONE && !geteuid(), &sandbox.python);
     return true;
 }
 

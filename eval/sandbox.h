@@ -12,11 +12,14 @@
  *    answers with literals; it never sees a test or an expected value.
  *  - Everything here is safe to call from several threads at once. Call sandbox_open first, once.
  *
- *     sandbox.c    the launcher: boxes, pipes, deadlines          box.c      the world inside a box
- *     filter.c     Landlock and seccomp                           python.c   python_check
- *     checker.py   runs the tests, has the proxies                worker.py  runs the program
+ *     sandbox.c   what this machine grants; jobs      launch.c       starting and ending a box
+ *     box.c       a box from the inside               filter.c       Landlock and seccomp
+ *     collect.c   bringing files out of a box         interpreter.c  finding Python
+ *     python.c    python_check                        server.py      a warm Python that forks
+ *     checker.py  runs the tests                      worker.py      runs the program
+ *     wire.py     how these two talk
  *
- * Tests: tests/test_sandbox.py, which starts the driver eval/sandbox_main.c. */
+ * Tests: tests/test_sandbox.py and test_pycheck.py, which start eval/sandbox_main.c. */
 #ifndef OC_SANDBOX_H
 #define OC_SANDBOX_H
 
@@ -47,10 +50,9 @@ typedef struct {
 } Protections;
 
 typedef struct {
-    const char
-        *python; /* an interpreter, NULL: python3 of PATH. A shim is asked what it stands for */
-    bool unsafe; /* run although too little is left; says so in Protections.text */
-    unsigned without; /* PROTECT_* to do without, as if the kernel refused them; for tests */
+    const char *python; /* an interpreter or a shim of one; NULL: python3 of PATH */
+    bool unsafe;        /* run although too little is left */
+    unsigned without;   /* PROTECT_* to do without, as if the kernel refused them; for tests */
 } SandboxOptions;
 
 /* Finds out what this machine grants, and where Python is. False, with the reason in e, where too
@@ -64,9 +66,10 @@ const char *sandbox_python(void); /* the interpreter itself, absolute; NULL: the
 /* ------------------------------------------------------------------------------------------------
  * 2. Any program */
 
-/* SandboxJob.profile. STRICT is one process: no fork, no exec but the first, and the memory limit is
- * its address space. BUILD is for compilers, the JVM, Go, Node.js: fork, exec and threads; memory is
- * the sum over the processes. SHELL is BUILD with /bin and /usr/bin to start programs from. */
+/* SandboxJob.profile. STRICT is for programs: no fork, no exec but the first, threads only up to
+ * `processes`; the memory limit is one of address space. BUILD is for compilers, the JVM, Go,
+ * Node.js: fork, exec and threads, and a /proc of their own processes; memory is the sum over all
+ * of them. SHELL is BUILD with /bin and /usr/bin to start programs from. */
 enum { SANDBOX_STRICT, SANDBOX_BUILD, SANDBOX_SHELL };
 
 typedef struct {
@@ -94,7 +97,7 @@ typedef struct {
     double seconds;           /* wall clock [10] */
     double cpu_seconds;       /* of each process [`seconds` + 1, rounded up] */
     uint64_t memory;    /* bytes; STRICT: address space of the process, else the sum [1 GiB] */
-    int processes;      /* BUILD, SHELL: at any time, threads included [64]; STRICT: 1 */
+    int processes;      /* at any time, threads included [64] */
     uint64_t output;    /* bytes of stdout and stderr each; more ends the job [64 KiB] */
     uint64_t file_size; /* of one file [16 MiB] */
     uint64_t box_size;  /* of all files together [64 MiB] */
@@ -134,7 +137,8 @@ void sandbox_free(SandboxResult *r);
  * the pipe. Passed means that the last line of `tests` was reached without an exception.
  *
  *     HumanEval: setup = imports + prompt + "    pass\n", tests = test + "\ncheck(" entry ")\n"
- *     MBPP:      setup = imports, tests = test_setup_code + "\n" + asserts joined by "\n"
+ *     MBPP:      setup = imports, tests = test_setup_code + "\n" + asserts joined by "\n"; entry =
+ *                the function that they call (task 126 wants one called `sum`)
  *
  * Plain values cross in both directions: None, bool, int, float, complex, str, bytes, bytearray,
  * list, tuple, set, frozenset, dict, range, and of the library Decimal, Fraction, deque, Counter,

@@ -3,9 +3,10 @@
  *     echo '{"argv": ["/bin/ls", "-l"], "profile": "shell"}' | build/sandbox
  *     echo '{"program": "def f(): return 1", "tests": "assert f() == 1"}' | build/sandbox
  *
- * What to know first: a line on stdin is a job (it has "argv"; see SandboxJob for the other members,
- * files are {"name": "text"}) or a Python task (it has "program"; see PythonTask). A line on stdout
- * is its result, in the same order; the first line says what the kernel grants.
+ * What to know first: a line on stdin is a job (it has "argv"; see SandboxJob for the other
+ * members; files are {"name": "text"}, executable where they begin with #!) or a Python task (it
+ * has "program"; see PythonTask). The first line on stdout says what the kernel grants, every other
+ * is the result of a line, in their order.
  * Build: make build/sandbox. Test: tests/test_sandbox.py. */
 
 #include "../json.h"
@@ -21,21 +22,29 @@ typedef struct {
 
 enum { LIST_MAX = 64 };
 
-/* A NUL-terminated copy, for the life of the program. */
-static const char *text_of(Str s) {
-    char *copy = xcalloc(s.n + 1, 1, "text");
+/* What a line needs until it is done. */
+typedef struct {
+    void *block[5 * LIST_MAX];
+    int n;
+} Owned;
+
+static void *own(Owned *o, void *block) { return o->block[o->n++] = block; }
+
+/* A NUL-terminated copy. */
+static const char *text_of(Owned *o, Str s) {
+    char *copy = own(o, xcalloc(s.n + 1, 1, "text"));
     memcpy(copy, s.s, s.n);
     return copy;
 }
 
 /* An array of strings as a list that ends with NULL. */
-static const char *const *list_of(const Json *obj, const char *key) {
+static const char *const *list_of(Owned *o, const Json *obj, const char *key) {
     const Json *array = json_get(obj, key);
-    const char **list = xcalloc(LIST_MAX, sizeof *list, key);
+    const char **list = own(o, xcalloc(LIST_MAX, sizeof *list, key));
     int n = 0;
     for (const Json *x = array ? json_first(array) : NULL; x; x = json_next(array, x)) {
         if (x->type != J_STRING || n == LIST_MAX - 1) die("%s: expected up to 63 strings", key);
-        list[n++] = text_of(x->str);
+        list[n++] = text_of(o, x->str);
     }
     return list;
 }
@@ -69,7 +78,7 @@ static void put_bytes(Buf *b, const char *key, Buf *bytes) {
     put(b, key, (Str){ bytes->data ? bytes->data : "", bytes->n });
 }
 
-static void run_job(const Json *obj, Buf *b) {
+static void run_job(Owned *o, const Json *obj, Buf *b) {
     static const char *const profile[] = { "strict", "build", "shell" };
     static const char *const reason[] = {
         "exit", "signal", "timeout", "memory", "output", "failed"
@@ -77,9 +86,9 @@ static void run_job(const Json *obj, Buf *b) {
     const Json *files = json_get(obj, "files");
     SandboxFile file[LIST_MAX];
     SandboxResult r;
-    SandboxJob job = { .argv = list_of(obj, "argv"),
-                       .binds = list_of(obj, "binds"),
-                       .env = list_of(obj, "env"),
+    SandboxJob job = { .argv = list_of(o, obj, "argv"),
+                       .binds = list_of(o, obj, "binds"),
+                       .env = list_of(o, obj, "env"),
                        .files = file,
                        .input = string(obj, "stdin"),
                        .seconds = number(obj, "seconds"),
@@ -95,7 +104,7 @@ static void run_job(const Json *obj, Buf *b) {
     for (const Json *x = files ? json_first(files) : NULL; x; x = json_next(files, x)) {
         if (x->type != J_STRING || job.n_files == LIST_MAX) die("files: expected up to 64 texts");
         bool script = x->str.n > 2 && !memcmp(x->str.s, "#!", 2);
-        file[job.n_files++] = (SandboxFile){ text_of(x->key), x->str.s, x->str.n, script };
+        file[job.n_files++] = (SandboxFile){ text_of(o, x->key), x->str.s, x->str.n, script };
     }
     sandbox_run(&job, &r);
     put(b, "reason", str_of(reason[r.reason]));
@@ -113,13 +122,13 @@ static void run_job(const Json *obj, Buf *b) {
     sandbox_free(&r);
 }
 
-static void run_task(const Json *obj, Buf *b) {
+static void run_task(Owned *o, const Json *obj, Buf *b) {
     Str entry = string(obj, "entry");
     PythonResult r;
     PythonTask t = { .program = string(obj, "program"),
                      .setup = string(obj, "setup"),
                      .tests = string(obj, "tests"),
-                     .entry = entry.n ? text_of(entry) : NULL,
+                     .entry = entry.n ? text_of(o, entry) : NULL,
                      .seconds = number(obj, "seconds"),
                      .memory = (uint64_t)number(obj, "memory") };
     python_check(&t, &r);
@@ -140,12 +149,14 @@ static void *work(void *to) {
         Error e;
         if (!json_parse(&doc, all->line[i].s, all->line[i].n, &e))
             die("line %zu: %s", i + 1, e.text);
+        Owned owned = { .n = 0 };
         json_open(&all->result[i], '{');
         if (json_get(doc.node, "argv"))
-            run_job(doc.node, &all->result[i]);
+            run_job(&owned, doc.node, &all->result[i]);
         else
-            run_task(doc.node, &all->result[i]);
+            run_task(&owned, doc.node, &all->result[i]);
         json_close(&all->result[i], '}');
+        while (owned.n) free(owned.block[--owned.n]);
         json_free(&doc);
     }
 }

@@ -1,9 +1,9 @@
 """server.py: a Python that is warm: it has imported what programs import, and forks for each task.
 
-sandbox.h's python_check sends a message over the socket, descriptor 3, with the descriptors that the
-child is to have; the server forks, waits for the child, and sends back how it ended. No program runs
-in the server itself. A child cannot fork, and has neither the socket nor anything else of it; still,
-a server whose child did not simply end is not used again."""
+sandbox.h's python_check sends a message over the socket, descriptor 3, with the descriptors that
+the child is to have; the server forks, waits for the child, and sends back how it ended. No program
+runs in the server itself. A child cannot fork, and has neither the socket nor anything else of it;
+still, a server whose child did not simply end is not used again."""
 
 import array
 import gc

@@ -8,8 +8,8 @@ what the other asks, so calls nest (a test's lambda called by the candidate, say
     ["!", 7, ["ValueError", "Exception"], "text"]           an exception: its class and its bases
 
 Only values cross: what JSON has, and arrays that begin with the name of a type (list, tuple, ...).
-An object that is no plain value stays where it is: ["mine", 3] is the sender's object 3, ["yours", 3]
-the receiver's. Nothing that arrives is ever executed, so a hostile line can be wrong, and no more.
+An object that is no plain value stays where it is: ["mine", 3] is the sender's object 3, ["yours",
+3] the receiver's. Nothing that arrives is ever executed, so a hostile line can be wrong, no more.
 The checker runs tests with what it has received, so it must not hand control to it either: a Remote
 never answers ==, <, + or the like, which would show the candidate what its answer is compared with.
 """
@@ -100,9 +100,9 @@ def encode_each(peer, values):
     return [encode(peer, value) for value in values]
 
 
-def encode_pairs(peer, name, value):
+def encode_pairs(peer, name, value, kind=dict):
     flat = [name]
-    for key in dict.keys(value):
+    for key in kind.__iter__(value):
         flat.append(encode(peer, key))
         flat.append(encode(peer, dict.__getitem__(value, key)))
     return flat
@@ -121,7 +121,8 @@ ENCODERS = (
     (list, lambda peer, x: ["list", *encode_each(peer, list.__iter__(x))]),
     (tuple, lambda peer, x: ["tuple", *encode_each(peer, tuple.__iter__(x))]),
     (collections.Counter, lambda peer, x: encode_pairs(peer, "Counter", x)),
-    (collections.OrderedDict, lambda peer, x: encode_pairs(peer, "OrderedDict", x)),
+    (collections.OrderedDict, lambda peer, x: encode_pairs(
+        peer, "OrderedDict", x, collections.OrderedDict)),
     (dict, lambda peer, x: encode_pairs(peer, "dict", x)),
     (set, lambda peer, x: ["set", *encode_each(peer, set.__iter__(x))]),
     (frozenset, lambda peer, x: ["frozenset", *encode_each(peer, frozenset.__iter__(x))]),
@@ -168,7 +169,7 @@ def decode_pairs(peer, kind, items):
     each = [decode(peer, item) for item in items]
     result = kind()
     for key, value in zip(each[::2], each[1::2], strict=True):
-        dict.__setitem__(result, key, value)
+        result[key] = value
     return result
 
 
@@ -292,30 +293,36 @@ class Peer:
                 self.answer(got, *rest)
             elif got != number or type(got) is not int:
                 self.fail("an answer to another question")
-            elif kind == "!":
+            elif kind == "=" and len(rest) <= 2:
+                return self.result(args[1] if what == "call" else [], *rest)
+            elif len(rest) == 2 and list(map(type, rest)) == [list, str]:
                 raise self.exception(*rest)
             else:
-                return self.result(args, *rest)
+                self.fail("an answer that is neither a value nor an exception")
 
     def result(self, args, value, changes=()):
+        """The value that has come; first, what of the arguments was changed is."""
         try:
             value = decode(self, value)
             changes = [(exact(int, i), decode(self, new)) for i, new in changes]
             for i, new in changes:
-                if not 0 <= i < len(args[1]) or type(new) is not type(args[1][i]):
+                if not 0 <= i < len(args) or not isinstance(args[i], CHANGING) or \
+                        type(new) is not type(args[i]):
                     raise ValueError
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError, ArithmeticError,
-                RecursionError):
+        except MemoryError:
+            raise
+        except Exception:
             self.fail("an answer that is no value")
         for i, new in changes:
-            change(args[1][i], new)
+            change(args[i], new)
         return value
 
     def exception(self, names, text):
         """The built-in exception that the other side's is, or comes from. Not StopIteration: raised
         inside map(), it would end the tests' loop as if there were nothing left to test."""
-        for name in names if type(names) is list else []:
-            kind = getattr(builtins, name, None) if type(name) is str else None
+        names = list(map(str, names))
+        for name in names:
+            kind = getattr(builtins, name, None)
             if name in ("StopIteration", "StopAsyncIteration"):
                 break
             if isinstance(kind, type) and issubclass(kind, Exception):

@@ -1,9 +1,10 @@
-"""attacks.py: what a hostile program may try; see test_sandbox.py, which runs every function below in
-every kind of box. A function returns True when it got through; whatever else happens is a success of
-the sandbox: an exception, an end of the process, a timeout. What only the outside can see (a process
-or file that is left, a dead victim) is looked for there.
+"""attacks.py: what a hostile program may try; see test_sandbox.py, which runs every function below
+in every kind of box. A function returns True when it got through; whatever else happens is a
+success of the sandbox: an exception, an end of the process, a timeout. What only the outside can
+see (a process or file that is left, a dead victim) is looked for there.
 
-What to know first: the text of this file is what is sent into the box, with TARGETS filled in."""
+What to know first: what is sent into the box is the part of this file before the first ruler, with
+TARGETS filled in, and one of the functions."""
 
 TARGETS = {}  # port, abstract socket, canary file, victim's and parent's process ids, secret
 ATTACKS = {}  # name -> (function, the profiles in which this is no attack but allowed)
@@ -17,6 +18,9 @@ def attack(*allowed):
 
 
 BUILDS = ("build", "shell")
+ENDLESS = {"endless_loop", "sleep_for_ever", "endless_in_c", "endless_regex", "ignore_every_signal",
+           "catch_everything", "stop_itself", "loop_at_exit", "leave_a_thread",
+           "endless_recursion"}  # they get a shorter time to do it in
 
 
 def libc():
@@ -47,12 +51,16 @@ def writable(*paths):
     return any(tries(lambda: open(path, "ab").write(b"x")) for path in paths)
 
 
+def for_ever():
+    while True:
+        pass
+
+
 # ---------------------------------------------------------------- time, and what is left running
 
 @attack()
 def endless_loop():
-    while True:
-        pass
+    for_ever()
 
 
 @attack()
@@ -78,14 +86,14 @@ def ignore_every_signal():
     import signal
     for number in range(1, 65):
         tries(signal.signal, number, signal.SIG_IGN)
-    endless_loop()
+    for_ever()
 
 
 @attack()
 def catch_everything():
     while True:
         try:
-            endless_loop()
+            for_ever()
         except BaseException:
             pass
 
@@ -95,13 +103,13 @@ def stop_itself():
     import os
     import signal
     os.kill(os.getpid(), signal.SIGSTOP)
-    endless_loop()
+    for_ever()
 
 
 @attack()
 def loop_at_exit():
     import atexit
-    atexit.register(endless_loop)
+    atexit.register(for_ever)
     raise SystemExit(0)
 
 
@@ -131,7 +139,7 @@ def leave_many_groups():
 @attack()
 def leave_a_thread():
     import threading
-    thread = threading.Thread(target=endless_loop)
+    thread = threading.Thread(target=for_ever)
     thread.start()
     raise SystemExit(0)
 
@@ -186,9 +194,7 @@ def memory_of_children():
 def shared_memory():
     import mmap
     block = mmap.mmap(-1, 2 << 30)
-    for at in range(0, 2 << 30, 4096):
-        block[at] = 1
-    return True
+    return all(block.write(b"x" * (1 << 22)) for _ in range(512))
 
 
 @attack()

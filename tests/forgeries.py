@@ -1,6 +1,6 @@
-"""forgeries.py: hostile answers: programs that want to be counted as right without knowing anything;
-see test_sandbox.py. Each has the function `answer`, of which the tests want answer(3) == 41 and
-more, and each must be counted as wrong. As (name, program)."""
+"""forgeries.py: hostile answers: programs that want to be counted as right without knowing
+anything; see test_sandbox.py. Each has the function `answer`, of which the tests want answer(3) ==
+41 and more, and each must be counted as wrong. As (name, program)."""
 
 HONEST = "def answer(x, *more):\n    return {}\n"
 
@@ -136,6 +136,36 @@ def answer(*x): return None
 """),
     ("answers for the loading", SPEAK + """
 speak(b'["=",1,["dict","answer",true,"abs",true,"check",true,"all",true],[]]\\n')
+"""),
+    ("changes the question while it loads", SPEAK + """
+speak(b'["=",1,["dict"],[[0,"x"],[0,["list"]]]]\\n')
+"""),
+    ("changes a text", SPEAK + """
+def answer(*x):
+    speak(b'["=",2,41,[[0,4]]]\\n')
+"""),
+    ("raises what is no exception", SPEAK + """
+speak(b'["!",1,{"a":1},[2]]\\n["!",2,3,4]\\n["!",3]\\n')
+"""),
+    ("raises while it loads", SPEAK + """
+speak(b'["!",1,["SystemExit"],"0"]\\n')
+"""),
+    ("runs out of memory in the checker", SPEAK + """
+speak(b'["=",1,["dict","answer",["list"' + b',["list"]' * 400000 + b']],[]]\\n')
+def answer(*x): return None
+"""),
+    ("answers without parts", SPEAK + """
+def answer(*x):
+    speak(b'["=",2]\\n')
+    speak(b'["=",2,3,4,5]\\n')
+"""),
+    ("asks without parts", SPEAK + """
+def answer(*x):
+    speak(b'["?",1]\\n["?",1,"call"]\\n["?",1,"call",["yours",0]]\\n["?",1,7,8]\\n')
+"""),
+    ("loads and answers in advance", SPEAK + """
+speak(b'["=",1,["dict","answer",["mine",0]],[]]\\n' +
+      b"".join(b'["=",%d,true,[]]\\n' % i for i in range(2, 50)))
 """),
     ("answers with the question", SPEAK + """
 def answer(*x):
