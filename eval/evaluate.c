@@ -328,7 +328,7 @@ static const Option options[] = {
       "write the answers (to DIR, or stdout) and run nothing" },
     { 0, "restart", NULL, NULL, OPT_FLAG, &opt.restart, 0, 0,
       "throw away the answers that DIR has" },
-    { 0, "prompts", NULL, NULL, OPT_FLAG, &opt.prompts, 0, 0,
+    { 0, "show-prompts", NULL, NULL, OPT_FLAG, &opt.prompts, 0, 0,
       "print what a model would be asked, as JSON Lines, and end" },
     { 0, "tasks", NULL, "RANGE", OPT_TEXT, &opt.tasks, 0, 0,
       "N: the first N; A-B: those with these numbers" },

@@ -178,15 +178,24 @@ static void show_progress(Generator *g, bool last) {
             g->n_tokens, spent > 0 ? (double)g->n_tokens / spent : 0, last ? "\n" : "");
 }
 
+/* Where large batches round in another way than small ones (engine.h: equal_rows), a prompt goes
+ * alone, so that an answer does not depend on its neighbours; elsewhere NULL. */
+static const Slot *waiting_prompt(const Generator *g) {
+    for (int i = 0; i < g->n_slots && g->backend->equal_rows; i++)
+        if (g->slot[i].c && g->slot[i].fed < g->slot[i].n_prompt) return &g->slot[i];
+    return NULL;
+}
+
 /* One pass: a token of every slot that is generating, and of the prompts what there is room for. */
 static void pass(Generator *g, int *token, int *seq, int *pos, char *want) {
     Batch b = { 0, token, seq, pos, want };
     Slot *owner[BATCH];
     int n_wanted = 0;
+    const Slot *alone = waiting_prompt(g);
     for (int prompts = 0; prompts < 2; prompts++)
         for (int i = 0; i < g->n_slots; i++) {
             Slot *s = &g->slot[i];
-            if (!s->c || (s->fed < s->n_prompt) != prompts) continue;
+            if (!s->c || (s->fed < s->n_prompt) != prompts || (alone && s != alone)) continue;
             for (; s->fed < s->ids.n && b.n < BATCH; b.n++, s->fed++) {
                 token[b.n] = s->ids.id[s->fed];
                 seq[b.n] = i;
@@ -249,6 +258,7 @@ static void open_model(Generator *g) {
     e_opt.greedy = g->backend->likeliest && o->temperature <= 0;
     if (o->lora) lora_open(&g->lora, o->lora, &g->model.config, 1), e_opt.lora = &g->lora;
     g->engine = g->backend->open(&g->model, &e_opt);
+    g->n_slots = rows_together(g->backend, g->engine, g->n_slots);
 }
 
 void generate(const Tasks *t, Completion *const *todo, size_t n, const GenerateOptions *o,

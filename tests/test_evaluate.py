@@ -235,21 +235,21 @@ def test_prompts():
     record = recorded()
     for name, words in {"humaneval": ["humaneval"], "humaneval_chat": ["humaneval", "--chat"],
                         "mbpp": ["mbpp", "--tasks", "10-509"], "mbppplus": ["mbppplus"]}.items():
-        code, out, err = evaluate("--prompts", tasks(words[0]), *words[1:])
+        code, out, err = evaluate("--show-prompts", tasks(words[0]), *words[1:])
         rows = [json.loads(line) for line in out.splitlines()]
         check_equal(f"prompts of {name}", [row["prompt"] for row in rows], record[name])
         base = "\ndef " in rows[0]["stop"] and "\nassert " in rows[0]["stop"]
         check(f"stops of {name}", base == (name != "humaneval_chat") and
               "\nprint(" in rows[0]["stop"], str(rows[0]["stop"]))
-    code, out, err = evaluate("--prompts", tasks("mbpp"), "--zero-shot", "--tasks", "11-11")
+    code, out, err = evaluate("--show-prompts", tasks("mbpp"), "--zero-shot", "--tasks", "11-11")
     prompt = json.loads(out)["prompt"]
     check("MBPP without examples", prompt.count("You are an expert") == 1 and
           record["mbpp"][0].endswith(prompt), short(prompt))
-    code, out, err = evaluate("--prompts", tasks("multiple"))
+    code, out, err = evaluate("--show-prompts", tasks("multiple"))
     check_equal("prompts of MultiPL-E are its own", [json.loads(line)["prompt"] for line in
                                                      out.splitlines()],
                 [row["prompt"] for row in rows_of(tasks("multiple"))])
-    code, out, err = evaluate("--prompts", tasks("livecode"), "--chat")
+    code, out, err = evaluate("--show-prompts", tasks("livecode"), "--chat")
     both = [json.loads(line)["prompt"] for line in out.splitlines()]
     check("prompts of LiveCodeBench", "standard input" in both[0] and "class Solution" in both[1],
           short(both))
@@ -294,7 +294,7 @@ def test_generate():
                 read("one", "completions.jsonl"))
     texts = [row["completion"] for row in rows_of(os.path.join(PLACE, "one", "completions.jsonl"))]
     prompts = [json.loads(line)["prompt"] for line in
-               evaluate("--prompts", tasks("humaneval"))[1].splitlines()]
+               evaluate("--show-prompts", tasks("humaneval"))[1].splitlines()]
     done = start(program("run"), model, "-i", prompts[0], "-n", 24, "--no-echo", "-q")
     check_equal("and those of ./run", texts[0] + "\n", done.stdout.decode())
     sampled = ("-n", 3, "-t", 1)
@@ -397,7 +397,7 @@ def test_packed():
             bad = bytearray(data)
             bad[noise.randrange(len(bad))] ^= 1 << noise.randrange(8)
             task["private_test_cases"] = base64.b64encode(bad[:noise.choice([None, -9])]).decode()
-            code, out, err = evaluate(lines("packed.jsonl", [task]), "--prompts")
+            code, out, err = evaluate(lines("packed.jsonl", [task]), "--show-prompts")
             codes.add((code, "key private_test_cases: " in err))
         check_equal(f"damaged, level {level}", codes, {(1, True)})
     task["private_test_cases"] = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
@@ -462,7 +462,7 @@ def test_bad_tasks():
     for name, rows, mentions in bad:
         path = os.path.join(PLACE, "no.jsonl") if rows is None else lines("bad.jsonl", rows)
         refused(name, 1, mentions, path, "--canonical")
-    refused("no examples for MBPP", 1, ["--zero-shot"], "--prompts", lines("bad.jsonl", [mbpp]))
+    refused("no examples for MBPP", 1, ["--zero-shot"], "--show-prompts", lines("bad.jsonl", [mbpp]))
     refused("no solutions", 1, ["no solutions"], lines("bad.jsonl", [
         {**task, "canonical_solution": ""}]), "--canonical")
     for name, rows, mentions in [
