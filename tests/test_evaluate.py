@@ -462,7 +462,8 @@ def test_bad_tasks():
     for name, rows, mentions in bad:
         path = os.path.join(PLACE, "no.jsonl") if rows is None else lines("bad.jsonl", rows)
         refused(name, 1, mentions, path, "--canonical")
-    refused("no examples for MBPP", 1, ["--zero-shot"], "--show-prompts", lines("bad.jsonl", [mbpp]))
+    refused("no examples for MBPP", 1, ["--zero-shot"], lines("bad.jsonl", [mbpp]),
+            "--show-prompts")
     refused("no solutions", 1, ["no solutions"], lines("bad.jsonl", [
         {**task, "canonical_solution": ""}]), "--canonical")
     for name, rows, mentions in [
