@@ -33,6 +33,7 @@ typedef struct {
 
 /* The first line of the table with that name or alias; NULL: there is none. */
 const Language *language_find(Str name);
+
 /* ------------------------------------------------------------------------------------------------
  * tasks.c */
 
@@ -201,7 +202,7 @@ typedef struct {
     int64_t n_samples, n_new, ctx, n_seq, seed, top_k;
     double temperature, top_p;
     bool exact, verify, quiet;
-    const char *lora, *cache;
+    const char *lora;
 } GenerateOptions;
 
 /* Fills in every completion of the n in `todo`, and calls done() for each as it is finished. */

@@ -82,7 +82,7 @@ static void mark_runs(void) {
 
 static int how; /* POST_* */
 
-/* An answer is there: becomes a program, and a line of the journal. */
+/* An answer is there: a line of the journal. */
 static void answer_done(Completion *c) {
     Buf line = { 0 };
     put_completion(&line, c);
