@@ -185,8 +185,8 @@ JOBS = [
     ("a timeout", sh("echo begun; sleep 100", seconds=0.3), "timeout", None, "begun\n"),
     ("a timeout of the processor", sh("while :; do :; done", cpu_seconds=1), "timeout", None, ""),
     ("too much output", sh("yes", output=1000), "output", None, "y\n" * 500),
-    ("memory of all together", sh("sh b.sh & sh b.sh & wait", memory=60 << 20,
-                                  files={"b.sh": "a=x; while [ ${#a} -lt 30000000 ]; do a=$a$a; "
+    ("memory of all together", sh("for i in 1 2 3 4 5 6; do sh b.sh & done; wait", memory=60 << 20,
+                                  files={"b.sh": "a=x; while [ ${#a} -lt 10000000 ]; do a=$a$a; "
                                                  "done; sleep 9"}), "memory", None, ""),
     ("no such program", job(["/nothing"]), "failed", None, ""),
     ("no program", job(["relative"]), "failed", None, ""),
