@@ -15,7 +15,7 @@ ifeq ($(origin CXX),default)
 CXX := c++
 endif
 
-GPU_SOURCES := runcuda.cu $(wildcard cuda/*.h) opencoder.h lora.h gguf.h files.h
+GPU_SOURCES := runcuda.cu $(wildcard cuda/*.h) opencoder.h engine.h lora.h gguf.h files.h
 HOST_FLAGS := $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -Wall -Wextra
 comma := ,
 space := $(subst ,, )
@@ -40,9 +40,14 @@ TEST_PROGRAMS := $(filter-out test_cuda,$(TEST_PROGRAMS))
 TESTS := $(filter-out test_cuda,$(TESTS))
 endif
 
+# `make cuda` has nothing to say when all goes well.
+ifneq ($(filter cuda,$(MAKECMDGOALS)),)
+.SILENT:
+endif
 .PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
-cuda: runcuda ## build runcuda with nvcc; needs no GPU
+cuda: runcuda ## build runcuda with nvcc; needs no GPU, prints nothing when all goes well
+	@:
 else
 cuda:
 	@echo 'nvcc: no, runcuda is not built; install the CUDA Toolkit or set NVCC'
