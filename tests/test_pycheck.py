@@ -151,6 +151,7 @@ assert root == root and root != root.left and root.left == root.left
     ("a crash", "", "import ctypes\ndef f(): return ctypes.string_at(1)", "f()", "exception"),
     ("ends itself", "", "import os\ndef f(): os._exit(0)", "f()", "broke the rules"),
     ("a syntax error", "", "def f(:", "f()", "syntax"),
+    ("no tests", "", "def f(): return 1", " \\n", "failed"),
     ("tests with an error", "", "def f(): return 1", "assert f( == 1", "failed"),
     ("a setup with an error", "1 / 0", "def f(): return 1", "assert f() == 1", "failed"),
 ]
