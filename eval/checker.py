@@ -91,6 +91,8 @@ def run_tests(code, module, tests):
 
 def check(peer, program, setup, tests, entry, packages):
     """Raises the Verdict on a program."""
+    if not tests.strip():
+        raise Verdict(FAILED, "tests: there are none")
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     if packages and "numpy" in setup + tests:

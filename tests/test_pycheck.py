@@ -151,6 +151,7 @@ assert root == root and root != root.left and root.left == root.left
     ("a crash", "", "import ctypes\ndef f(): return ctypes.string_at(1)", "f()", "exception"),
     ("ends itself", "", "import os\ndef f(): os._exit(0)", "f()", "broke the rules"),
     ("a syntax error", "", "def f(:", "f()", "syntax"),
+    ("no tests", "", "def f(): return 1", " \\n", "failed"),
     ("tests with an error", "", "def f(): return 1", "assert f( == 1", "failed"),
     ("a setup with an error", "1 / 0", "def f(): return 1", "assert f() == 1", "failed"),
 ]
@@ -185,8 +186,8 @@ JOBS = [
     ("a timeout", sh("echo begun; sleep 100", seconds=0.3), "timeout", None, "begun\n"),
     ("a timeout of the processor", sh("while :; do :; done", cpu_seconds=1), "timeout", None, ""),
     ("too much output", sh("yes", output=1000), "output", None, "y\n" * 500),
-    ("memory of all together", sh("sh b.sh & sh b.sh & wait", memory=60 << 20,
-                                  files={"b.sh": "a=x; while [ ${#a} -lt 30000000 ]; do a=$a$a; "
+    ("memory of all together", sh("for i in 1 2 3 4 5 6; do sh b.sh & done; wait", memory=60 << 20,
+                                  files={"b.sh": "a=x; while [ ${#a} -lt 10000000 ]; do a=$a$a; "
                                                  "done; sleep 9"}), "memory", None, ""),
     ("no such program", job(["/nothing"]), "failed", None, ""),
     ("no program", job(["relative"]), "failed", None, ""),
