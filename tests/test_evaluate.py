@@ -159,10 +159,11 @@ def test_output():
     answers = [answer("print(a + b)"), answer("print('  %.6f ' % (a + b))"),
                answer("print(a + b + 1e-3)"), answer("print(a + b, 0)"), answer("print(a - b)"),
                answer("print('x' * 100000)"), {"task_id": "own_a", "completion": "print(\n"},
-               answer("raise KeyError(1)"), {"task_id": "own_a", "completion": "print('3')\n"}]
+               answer("raise KeyError(1)"), {"task_id": "own_a", "completion": "print('3')\n"},
+               answer("print(a + b)\n    break")]
     out, results = graded("outputs", tasks("livecode"), answers)
     want = ["passed", "passed", "wrong answer", "wrong answer", "wrong answer", "output limit",
-            "syntax", "exception", "wrong answer"]
+            "syntax", "exception", "wrong answer", "wrong answer"]
     check_equal("outputs", [results[("own_a", i)]["result"] for i in range(len(answers))], want)
     check("both outputs are told", "test 1: got '3.001', expected '3'" in
           results[("own_a", 2)]["reason"], short(results[("own_a", 2)]))
@@ -211,7 +212,11 @@ def test_pass_at_k():
     # pass@2 of the first: 1 - C(3,2) / C(4,2) = 1/2; of the second: 0
     check_equal("pass@k of 1 and 0 of 4", out, "1/8 12.5 %\npass@2 25.0 %\npass@3 37.5 %\n"
                 "pass@4 50.0 %\n")
-    answers += [{"task_id": "Own/2", "completion": text} for text in (right[2], right[2], "")]
+    two = [{"task_id": "Own/2", "completion": text} for text in (right[2], right[2], "", "")]
+    out, _ = graded("pass@k", tasks("humaneval"), two, "--k", "1,2,3")
+    # pass@2: 1 - C(2,2) / C(4,2)
+    check_equal("pass@k of 2 of 4", out, "2/4 50.0 %\npass@2 83.3 %\npass@3 100.0 %\n")
+    answers += two[:3]
     out, _ = graded("pass@k", tasks("humaneval"), answers, "--k", "1,2")
     # pass@1: (1/4 + 0 + 2/3) / 3; pass@2: (1/2 + 0 + 1) / 3
     check_equal("pass@k of unequal numbers", out, "3/11 27.3 %\npass@2 50.0 %\n")
