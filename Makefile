@@ -76,7 +76,8 @@ export OC_BAD_BIN := .
 endif
 include cuda.mk
 include eval.mk
-TESTED := all emu build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include refine.mk
+TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -171,4 +172,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS) runcuda runcuda-emu evaluate-cuda evaluate-emu
+	rm -rf build $(PROGRAMS) refine runcuda runcuda-emu evaluate-cuda evaluate-emu

@@ -155,16 +155,15 @@ OC_API bool json_escape(JsonReader *r, char **to) {
 
 OC_API bool json_string(JsonReader *r, Str *out) { /* r->p at the opening quote */
     char *start = r->doc->text + r->doc->text_n, *to = start;
-    for (r->p++; r->p < r->end && *r->p != '"';) {
+    for (r->p++;;) {
+        while (r->p < r->end && plain_char((uint8_t)*r->p)) *to++ = *r->p++; /* most are */
+        if (r->p == r->end || *r->p == '"') break;
         int n = utf8_length(r->p, r->end);
         if (!n) return json_fail(r, "UTF-8");
         if ((uint8_t)*r->p < 32) return json_fail(r, "control characters in strings as \\uXXXX");
-        if (*r->p == '\\') {
-            r->p++;
-            if (!json_escape(r, &to)) return false;
-        } else {
-            while (n--) *to++ = *r->p++;
-        }
+        bool escape = *r->p == '\\';
+        if (escape && (r->p++, !json_escape(r, &to))) return false;
+        while (!escape && n--) *to++ = *r->p++;
     }
     if (r->p == r->end) return json_fail(r, "the closing quote of a string");
     r->p++;

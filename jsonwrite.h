@@ -49,22 +49,31 @@ OC_API void json_open(Buf *b, char bracket) {
 }
 OC_API void json_close(Buf *b, char bracket) { buf_add(b, &bracket, 1); }
 
+/* ASCII that stands for itself in a string of JSON. */
+OC_API bool plain_char(uint8_t c) { return c >= 32 && c < 127 && c != '"' && c != '\\'; }
+
 /* Bytes that are not UTF-8 (a model may stop within a character) are written as U+FFFD. */
 OC_API void json_put_str(Buf *b, Str s) {
     json_open(b, '"');
-    for (const char *p = s.s, *end = s.s + s.n; p < end;) {
-        int n = utf8_length(p, end);
+    const char *p = s.s, *end = s.s + s.n, *run = p; /* what stands for itself is added in runs */
+    for (;;) {
+        while (p < end && plain_char((uint8_t)*p)) p++;
+        int n = p < end ? utf8_length(p, end) : 0;
+        if (n > 1 || (n && *p == 127)) {
+            p += n;
+            continue;
+        }
+        if (p > run) buf_add(b, run, (size_t)(p - run));
+        if (p == end) break;
         if (n == 0)
             buf_add(b, "\xEF\xBF\xBD", 3);
         else if (*p == '\n')
             buf_add(b, "\\n", 2);
         else if (*p == '"' || *p == '\\')
             buf_printf(b, "\\%c", *p);
-        else if ((uint8_t)*p < 32)
-            buf_printf(b, "\\u%04x", (unsigned)*p);
         else
-            buf_add(b, p, (size_t)n);
-        p += n ? n : 1;
+            buf_printf(b, "\\u%04x", (unsigned)*p);
+        run = ++p;
     }
     buf_add(b, "\"", 1);
 }

@@ -266,15 +266,25 @@ static void words_rehash(Words *w) {
     }
 }
 
+/* The slot of the word with these bytes, or the empty one where it belongs; there are slots. */
+static uint32_t find_slot(const Words *w, const char *s, size_t n, uint32_t hash) {
+    uint32_t mask = (uint32_t)(((size_t)1 << w->bits) - 1), i = hash & mask;
+    for (; w->slot[i]; i = (i + 1) & mask) {
+        const Word *found = &w->word[w->slot[i] - 1];
+        if (found->hash == hash && found->n == n && !memcmp(w->text.data + found->at, s, n)) break;
+    }
+    return i;
+}
+
+const Word *words_find(const Words *w, const char *s, size_t n) {
+    uint32_t i = w->bits ? find_slot(w, s, n, hash_bytes(s, n)) : 0;
+    return w->bits && w->slot[i] ? &w->word[w->slot[i] - 1] : NULL;
+}
+
 Word *words_get(Words *w, const char *s, size_t n) {
     if (w->n * 2 >= (w->bits ? (size_t)1 << w->bits : 0)) words_rehash(w);
-    uint32_t hash = hash_bytes(s, n), mask = (uint32_t)(((size_t)1 << w->bits) - 1);
-    uint32_t i = hash & mask;
-    for (; w->slot[i]; i = (i + 1) & mask) {
-        Word *found = &w->word[w->slot[i] - 1];
-        if (found->hash == hash && found->n == n && !memcmp(w->text.data + found->at, s, n))
-            return found;
-    }
+    uint32_t hash = hash_bytes(s, n), i = find_slot(w, s, n, hash);
+    if (w->slot[i]) return &w->word[w->slot[i] - 1];
     if (w->n == 1u << 30) die("words: 2^30 different ones, expected fewer");
     if (w->n == w->cap) {
         w->cap = w->cap * 3 / 2 + 512;

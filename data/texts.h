@@ -77,6 +77,7 @@ typedef struct {
 /* The word with these bytes, which is new with value 0 where it was not there. Valid until the next
  * call. */
 Word *words_get(Words *w, const char *s, size_t n);
+const Word *words_find(const Words *w, const char *s, size_t n); /* NULL: it is not there */
 void words_clear(Words *w);
 void words_free(Words *w);
 

@@ -20,11 +20,12 @@ CEILING = {
     "svg.h": 150, "shards.h": 250, "checkpoint.h": 250, "progress.h": 250, "train_options.h": 300,
     "ranks.h": 100, "perplexity.h": 250, "engine.h": 100, "prompts.h": 250,
     "runcuda.cu": 1400, "cuda/": 700, "cuda/emu.h": 750,
-    "Makefile": 200, "cuda.mk": 100, "export/": 500, "data/": 500, "eval/": 500, "eval.mk": 100,
+    "Makefile": 200, "cuda.mk": 100, "eval.mk": 100, "refine.mk": 60, "export/": 500, "data/": 500,
+    "eval/": 500,
 }
 LONG_FUNCTIONS = {"forward": 130, "backward": 130, "main": 130}
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
-GENERATED = {"unicode.h"}
+GENERATED = {"unicode.h", "unitables.h", "languages.h"}
 
 
 def tracked(*patterns):
@@ -56,7 +57,7 @@ def check_file(name):
             yield f"{name}:{number}: {len(line)} columns, at most 100"
         if line != line.rstrip():
             yield f"{name}:{number}: space at the end of the line"
-        if "\t" in line and name not in ("Makefile", "cuda.mk", "eval.mk"):
+        if "\t" in line and name not in ("Makefile", "cuda.mk", "eval.mk", "refine.mk"):
             yield f"{name}:{number}: a tab"
         if UNFINISHED.search(line):
             yield f"{name}:{number}: {UNFINISHED.search(line).group(1)}"

@@ -1,0 +1,216 @@
+/* parsers.c: asks other programs whether a file parses. See parsers.h; parserscripts.h has what
+ * they are told to do. Test: tests/test_filter.py. */
+
+#include "parsers.h"
+#include "matchers.h"
+#include "parserscripts.h"
+#include <poll.h>       /* poll */
+#include <spawn.h>      /* posix_spawnp */
+#include <sys/socket.h> /* socketpair, send */
+#include <sys/wait.h>   /* waitpid */
+
+extern char **environ;
+
+enum { PYTHON, JAVASCRIPT, N_PARSERS, MOST_NUMBERS = 11, PATIENCE = 10 /* seconds */ };
+
+typedef struct {
+    pid_t pid; /* 0: not started; -1: there is none */
+    int socket;
+} Worker;
+
+struct Parsers {
+    bool fix;
+    Worker worker[N_PARSERS];
+    uint64_t failed;
+};
+
+/* ------------------------------------------------------------------------------------------------
+ * 1. Processes */
+
+static const char *const programs[N_PARSERS][6] = {
+    { "python3", "-I", "-Wignore", "-c", python_script, NULL },
+    { "node", "--expose-internals", "--stack-size=4000", "-e", javascript_script, NULL },
+};
+
+static void report_missing(const char *program) {
+    static int reported[N_PARSERS];
+    int i = !strcmp(program, "node");
+    if (__atomic_exchange_n(&reported[i], 1, __ATOMIC_RELAXED)) return;
+    fprintf(stderr, "note: %s is not installed: %s\n", program,
+            i ? "JavaScript is not parsed" : "Python and HTML are not parsed");
+}
+
+/* A socket, not a pipe: writing to one whose reader has died is an error, without a signal. */
+static bool start(Worker *w, const char *const *argv) {
+    int pair[2];
+    posix_spawn_file_actions_t actions;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+        die("%s: cannot make a socket: %s", argv[0], strerror(errno));
+    int bad = posix_spawn_file_actions_init(&actions);
+    if (!bad) bad = posix_spawn_file_actions_adddup2(&actions, pair[1], 0);
+    if (!bad) bad = posix_spawn_file_actions_adddup2(&actions, pair[1], 1);
+    if (!bad) bad = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    if (!bad)
+        bad =
+            posix_spawnp(&w->pid, argv[0], &actions, NULL, (char *const *)(uintptr_t)argv, environ);
+    (void)posix_spawn_file_actions_destroy(&actions); /* only frees */
+    close(pair[1]);
+    w->socket = pair[0];
+    if (!bad) return true;
+    close(pair[0]);
+    w->pid = -1;
+    report_missing(argv[0]);
+    return false;
+}
+
+static void stop(Worker *w) {
+    if (w->pid <= 0) return;
+    close(w->socket);
+    kill(w->pid, SIGKILL);
+    while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR) {}
+    w->pid = 0;
+}
+
+static bool wait_for(int fd, short event, double until) {
+    for (;;) {
+        double left = until - now_seconds();
+        struct pollfd p = { fd, event, 0 };
+        if (left <= 0) return false;
+        int n = poll(&p, 1, (int)(left * 1000) + 1);
+        if (n > 0) return true;
+        if (n < 0 && errno != EINTR) return false;
+    }
+}
+
+static bool send_all(int fd, const char *s, size_t n, double until) {
+    while (n) {
+        ssize_t sent = send(fd, s, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0 && errno == EAGAIN) {
+            if (!wait_for(fd, POLLOUT, until)) return false;
+        } else if (sent < 0 && errno != EINTR) {
+            return false;
+        } else if (sent > 0) {
+            s += sent;
+            n -= (size_t)sent;
+        }
+    }
+    return true;
+}
+
+/* A line of numbers; returns how many, 0 for none in time. */
+static int receive(int fd, long long *number, double until) {
+    char line[512];
+    size_t n = 0;
+    int count = 0;
+    while (!n || line[n - 1] != '\n') {
+        if (n + 1 >= sizeof line || !wait_for(fd, POLLIN, until)) return 0;
+        ssize_t got = recv(fd, line + n, sizeof line - 1 - n, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return 0;
+        n += (size_t)got;
+    }
+    line[n] = 0;
+    for (char *p = line, *stop; count < MOST_NUMBERS; p = stop) {
+        long long v = strtoll(p, &stop, 10);
+        if (stop == p) break;
+        number[count++] = v;
+    }
+    return count;
+}
+
+/* The answer to a text of a kind; 0 numbers where there is none. */
+static int ask(Parsers *p, int which, char kind, Str text, long long *number) {
+    Worker *w = &p->worker[which];
+    char head[16];
+    double until = now_seconds() + PATIENCE;
+    if (text.n > 99999999 || w->pid < 0 || (!w->pid && !start(w, programs[which]))) return 0;
+    snprintf(head, sizeof head, "%c%08zu\n", kind, text.n);
+    bool sent = send_all(w->socket, head, 10, until) && send_all(w->socket, text.s, text.n, until);
+    int n = sent ? receive(w->socket, number, until) : 0;
+    if (n) return n;
+    stop(w);
+    p->failed++;
+    return 0;
+}
+
+Parsers *parsers_open(bool fix) {
+    Parsers *p = (Parsers *)xcalloc(1, sizeof *p, "the parsers");
+    p->fix = fix;
+    return p;
+}
+
+void parsers_close(Parsers *p) {
+    if (!p) return;
+    for (int i = 0; i < N_PARSERS; i++) stop(&p->worker[i]);
+    free(p);
+}
+
+uint64_t parsers_failed(const Parsers *p) { return p->failed; }
+
+/* ------------------------------------------------------------------------------------------------
+ * 2. Signals */
+
+static const char *python_return(const char *p, const char *end) { /* return(\s+.+)?\s*$ */
+    if (!goes_on(p, end, "return")) return NULL;
+    const char *q = skip_space(p + 6, end);
+    if (q == end) return end;
+    return q > p + 6 ? end_of_line(next_line(q, end) - 1, end) : NULL;
+}
+
+static void python_parsed(Parsers *p, Rules *r, Signals *out) {
+    long long n[MOST_NUMBERS];
+    double lines = (double)r->code_lines.n;
+    int count = ask(p, PYTHON, 'p', r->text, n);
+    if (count < 7) {
+        if (count) signal_set(out, PY_AST, 0);
+        return;
+    }
+    signal_share(out, CODE_COMMENTS, (double)n[6], (double)r->chars);
+    signal_set(out, PY_AST, (double)n[0]);
+    if (!n[0]) {
+        static const int none[] = { PY_FUNC_RATIO, PY_VAR_ZERO, PY_SIMPLEFUNC, PY_NO_LOGIC };
+        for (int i = 0; i < 4; i++) signal_none(out, none[i]);
+        return;
+    }
+    size_t imports = lines_with(r, "import", NULL, true);
+    size_t returns = count_lines(r->code, python_return);
+    double no_logic = (double)(n[1] + n[4] + n[5]) + (double)(imports + returns);
+    signal_share(out, PY_FUNC_RATIO, (double)n[1], lines);
+    signal_set(out, PY_VAR_ZERO, n[2] == 0);
+    signal_share(out, PY_SIMPLEFUNC, (double)n[3], lines);
+    signal_share(out, PY_NO_LOGIC, no_logic, lines);
+}
+
+static void javascript_parsed(Parsers *p, Rules *r, Signals *out) {
+    long long n[MOST_NUMBERS];
+    double lines = (double)r->code_lines.n;
+    int count = ask(p, JAVASCRIPT, p->fix ? 'k' : 'j', r->text, n);
+    if (!count) return;
+    signal_set(out, JS_AST, (double)n[0]);
+    if (count < MOST_NUMBERS) {
+        for (int i = JS_VAR_ZERO; i < JS_PRINT; i++) signal_none(out, i);
+        return;
+    }
+    signal_set(out, JS_VAR_ZERO, n[1] == 0);
+    signal_share(out, JS_FUNC_RATIO, (double)n[2], lines);
+    signal_share(out, JS_STATEMENTS, (double)n[3], lines);
+    signal_share(out, JS_NO_LOGIC, (double)(n[2] + n[4] + n[5] + n[6] + n[7]), lines);
+    signal_share(out, JS_VAR_NAME, (double)n[8], (double)n[1]);
+    signal_share(out, JS_FUNC_NAME, (double)n[9], (double)n[2]);
+    signal_share(out, JS_CLASS_NAME, (double)n[10], (double)n[7]);
+}
+
+bool parsers_want(const RuleFile *f) {
+    return f->type != FILE_TEXT &&
+           (f->table == LANG_PYTHON || f->table == LANG_JAVASCRIPT || f->table == LANG_HTML);
+}
+
+void parser_signals(Parsers *p, Rules *r, Signals *out) {
+    long long n[MOST_NUMBERS];
+    switch (r->file->table) {
+    case LANG_PYTHON: python_parsed(p, r, out); break;
+    case LANG_JAVASCRIPT: javascript_parsed(p, r, out); break;
+    default:
+        if (ask(p, PYTHON, 'h', r->text, n)) signal_set(out, HTML_AST, (double)n[0]);
+    }
+}

@@ -1,0 +1,22 @@
+/* parsers.h: "must parse", and what only a parser can count, by CPython and Node.js in processes of
+ * their own.
+ *
+ * What to know first: a Parsers is for one thread; a process is started when the first file needs
+ * it, and stays. A parser that is not installed is named once on stderr, and its rules pass. One
+ * that dies or takes longer than 10 s over a file is started anew, and the file's rules pass. */
+#ifndef OC_PARSERS_H
+#define OC_PARSERS_H
+
+#include "rules.h"
+
+typedef struct Parsers Parsers;
+Parsers *parsers_open(bool fix);
+void parsers_close(Parsers *p);
+/* Does the file want a parser? */
+bool parsers_want(const RuleFile *f);
+/* Adds the signals that come from a parser; r has just computed the others of this file. */
+void parser_signals(Parsers *p, Rules *r, Signals *out);
+/* How many files a parser gave up on. */
+uint64_t parsers_failed(const Parsers *p);
+
+#endif
