@@ -39,14 +39,14 @@ OMP_PROGRAM := \#include <omp.h>\nint main(void) { return omp_get_max_threads() 
 OPENMP := $(if $(filter-out 0,$(OMP)),$(call links,$(OMP_PROGRAM),-fopenmp))
 # Without it, #pragma omp means nothing and must not be warned about.
 FLAGS += $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas)
-LIBS := -lm
+LIBS := -lm -pthread
 ifeq ($(MPI),1)
 CC := mpicc
 FLAGS += -DOC_MPI
 endif
 
 # ---------------------------------------------------------------------------------- the programs
-PROGRAMS := run train tokenizer convert
+PROGRAMS := run train tokenizer convert evaluate
 EXPORT := $(filter-out export/convert,$(basename $(wildcard export/*.c)))
 run_main := run
 CPU := quants matmul gemm attention $(basename $(wildcard cpu/*.c))
@@ -57,6 +57,9 @@ tokenizer_main := tokenizer
 tokenizer_parts := data/vocab data/pack data/texts data/bpe export/sentencepiece
 convert_main := export/convert
 convert_parts := $(EXPORT) quants tokenizer
+EVAL := $(filter-out eval/evaluate eval/sandbox_main,$(basename $(wildcard eval/*.c)))
+evaluate_main := eval/evaluate
+evaluate_parts := $(EVAL) $(CPU) run tokenizer export/arena
 test_parts := run train $(CPU) tokenizer
 
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
@@ -72,8 +75,9 @@ else
 export OC_BAD_BIN := .
 endif
 include cuda.mk
+include eval.mk
 include refine.mk
-TESTED := all emu refine $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -124,7 +128,7 @@ build/simde/test_%: build/tests/test_%.o $(patsubst build/lib/cpu/avx512.o,build
 FORCE:
 
 # ------------------------------------------------------------------------------------- the goals
-all: $(PROGRAMS) ## build run, train, tokenizer and convert
+all: $(PROGRAMS) ## build run, train, tokenizer, convert and evaluate
 	@echo 'OpenMP: $(or $(OPENMP),no)'
 
 help: ## print this list
@@ -152,7 +156,8 @@ check: ## ceilings, line and function lengths, formatting, static checks
 	$(PYTHON) tests/lint.py
 
 format: ## apply .clang-format to every C file
-	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] tests/*.[ch] bench/*.c
+	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
+	    tests/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
@@ -167,4 +172,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS) refine runcuda runcuda-emu
+	rm -rf build $(PROGRAMS) refine runcuda runcuda-emu evaluate-cuda evaluate-emu

@@ -46,14 +46,14 @@ ifneq ($(filter cuda,$(MAKECMDGOALS)),)
 endif
 .PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
-cuda: runcuda ## build runcuda with nvcc; needs no GPU, prints nothing when all goes well
+cuda: runcuda evaluate-cuda ## build them with nvcc; needs no GPU, prints nothing when all is well
 	@:
 else
 cuda:
-	@echo 'nvcc: no, runcuda is not built; install the CUDA Toolkit or set NVCC'
+	@echo 'nvcc: no, runcuda and evaluate-cuda are not built; install the CUDA Toolkit or set NVCC'
 endif
 ifeq ($(CXX_HERE),yes)
-emu: runcuda-emu ## build runcuda-emu, whose kernels run on the CPU
+emu: runcuda-emu evaluate-emu ## build them with kernels that run on the CPU
 asan: build/asan/runcuda-emu
 else
 emu:
