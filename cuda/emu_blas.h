@@ -7,8 +7,8 @@
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS };
 enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
-enum { CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT, CUBLAS_DEFAULT_MATH };
-enum { CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16 };
+enum { CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT };
+enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16 };
 typedef void *cublasHandle_t;
 inline const char *cublasGetStatusString(cublasStatus_t) { return "an error"; }
 inline cublasStatus_t cublasCreate(cublasHandle_t *h) {

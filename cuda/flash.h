@@ -200,16 +200,16 @@ template <int D> __global__ void __launch_bounds__(128, 2) flash_forward_kernel(
 /* ------------------------------------------------------------------------------------------------
  * 3. Backward */
 
-/* delta (B, H, T) = dO . O. One warp a token and head; grid: (heads / 8 upwards, tokens). */
+/* delta (B, H, T) = dO . O. One warp a token and head; grid: (tokens, heads / 8 upwards). */
 template <class T> __global__ void delta_kernel(Heads<T> a) {
-    int h = (int)(blockIdx.x * 8 + threadIdx.x / 32), lane = (int)threadIdx.x % 32;
+    int h = (int)(blockIdx.y * 8 + threadIdx.x / 32), lane = (int)threadIdx.x % 32;
     if (h >= a.H) return;
-    size_t at = ((size_t)blockIdx.y * (size_t)a.H + (size_t)h) * (size_t)a.D;
+    size_t at = ((size_t)blockIdx.x * (size_t)a.H + (size_t)h) * (size_t)a.D;
     float sum = 0;
     for (int d = lane; d < a.D; d += 32)
         sum += to_float(a.dout[at + (size_t)d]) * to_float(a.out[at + (size_t)d]);
     sum = warp_sum(sum);
-    int b = (int)blockIdx.y / a.n, t = (int)blockIdx.y % a.n;
+    int b = (int)blockIdx.x / a.n, t = (int)blockIdx.x % a.n;
     if (lane == 0) a.delta[lse_at(&a, b, h, t)] = sum;
 }
 
@@ -526,14 +526,16 @@ static inline void attention_forward(const Queue *q, const Heads<bf16> *a, int B
 }
 
 /* dqkv from dout, and what forward had and made. */
+template <class T> static void attention_delta(const Queue *q, const Heads<T> *a, int B) {
+    launch(q, "delta", delta_kernel<T>, dim3((unsigned)(B * a->n), (unsigned)(a->H + 7) / 8), 256,
+           0, *a);
+}
 static inline void attention_backward(const Queue *q, const Heads<float> *a, int B) {
-    launch(q, "delta", delta_kernel<float>, dim3((unsigned)(a->H + 7) / 8, (unsigned)(B * a->n)),
-           256, 0, *a);
+    attention_delta(q, a, B);
     plain_backward(q, a, B);
 }
 static inline void attention_backward(const Queue *q, const Heads<bf16> *a, int B) {
-    launch(q, "delta", delta_kernel<bf16>, dim3((unsigned)(a->H + 7) / 8, (unsigned)(B * a->n)),
-           256, 0, *a);
+    attention_delta(q, a, B);
     if (a->D == 64) return flash_backward<64>(q, a, B);
     if (a->D == 128) return flash_backward<128>(q, a, B);
     if (a->D == 160) return flash_backward<160>(q, a, B);
