@@ -166,4 +166,4 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS) runcuda runcuda-emu
+	rm -rf build $(PROGRAMS) $(CUDA_PROGRAMS) $(CUDA_PROGRAMS:%=%-emu)

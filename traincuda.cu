@@ -118,6 +118,8 @@ struct Trainer {
 
 static Group *the_group; /* of the trainer that is open, for cuda_sum */
 
+/* Threads for n things: whole warps, at most `most`. */
+static int threads_for(int n, int most) { return n < most ? (n + 31) / 32 * 32 : most; }
 static int div_up(size_t n, int by) { return (int)((n + (size_t)by - 1) / (size_t)by); }
 static size_t width(const Trainer *t) { return t->opt.bf16 ? 2 : 4; }
 static size_t grad_width(const Trainer *t) { return t->opt.bf16 && t->opt.bf16_grads ? 2 : 4; }
@@ -482,8 +484,9 @@ template <class A> static void rope(Trainer *t, void *qkv, int n, float sign) {
     const Config *c = &t->model.config;
     int heads = c->n_heads + c->n_kv_heads;
     size_t row = (size_t)(heads + c->n_kv_heads) * (size_t)c->head_dim;
-    launch(&t->queue, "rope", rope_kernel<A>, dim3((unsigned)n), 256, 0, (A *)qkv, t->cosine,
-           t->sine, t->batch.pos, heads, c->head_dim, row, sign);
+    launch(&t->queue, "rope", rope_kernel<A>, dim3((unsigned)n),
+           threads_for(heads * c->head_dim / 2, 256), 0, (A *)qkv, t->cosine, t->sine, t->batch.pos,
+           heads, c->head_dim, row, sign);
 }
 
 template <class A> static Heads<A> heads_of(const Trainer *t, const Kept *k, int T) {
@@ -567,8 +570,9 @@ template <class A> static void forward(Trainer *t, const uint32_t *tokens, int B
     const Config *c = &t->model.config;
     int n = B * T, L = c->n_layers;
     take_batch(t, tokens, B, T);
-    launch(&t->queue, "embedding_forward", embedding_forward_kernel<A>, dim3((unsigned)n), 128, 0,
-           (A *)t->layer[0].x, (const A *)weight_at<A>(t, 0, 0), t->batch.token, c->dim);
+    launch(&t->queue, "embedding_forward", embedding_forward_kernel<A>, dim3((unsigned)n),
+           threads_for(c->dim / 8, 128), 0, (A *)t->layer[0].x, (const A *)weight_at<A>(t, 0, 0),
+           t->batch.token, c->dim);
     for (int i = 0; i < L; i++) layer_forward<A>(t, i, B, T, false);
     norm_forward<A>(t, t->normed_out, t->x_out, t->layer[L - 1].kept.mid, t->branch,
                     weight_at<A>(t, L + 1, t->norm_at), n);
@@ -588,8 +592,8 @@ template <class A> static void head_loss(Trainer *t, int n, bool train, float sc
         A *dx = (A *)t->branch + (size_t)i * (size_t)C;
         multiply(t, t->logits, 4, t->wide, w, true, C, x, true, C, V, rows, C, false);
         launch(&t->queue, "cross_entropy", cross_entropy_kernel<A>, dim3((unsigned)rows),
-               CE_THREADS, 0, t->logits, t->loss + i, t->batch.target + i, V, t->wide, scale,
-               train);
+               threads_for(V / 16, CE_THREADS), 0, t->logits, t->loss + i, t->batch.target + i, V,
+               t->wide, scale, train);
         if (!train) continue;
         multiply(t, dx, width(t), C, w, false, C, t->logits, true, row, C, rows, V, false);
         multiply(t, dw.p, dw.narrow ? 2 : 4, C, x, false, C, t->logits, false, row, C, V, rows,
@@ -603,9 +607,8 @@ template <class A> static void head_loss(Trainer *t, int n, bool train, float sc
 /* dx += the gradient through a norm, branch = dy; dw at number `at` of bucket b. */
 template <class A> static void norm_backward(Trainer *t, const void *x, int b, size_t at, int n) {
     int C = t->model.config.dim, blocks = div_up((size_t)n, NORM_ROWS);
-    int threads = (C / 8 + 31) / 32 * 32;
     launch(&t->queue, "norm_backward", norm_backward_kernel<A>, dim3((unsigned)blocks),
-           threads < 512 ? threads : 512, (size_t)C * 4, t->dx, (A *)t->dx_rounded, t->parts,
+           threads_for(C / 8, 512), (size_t)C * 4, t->dx, (A *)t->dx_rounded, t->parts,
            (const A *)t->branch, (const A *)x, (const A *)weight_at<A>(t, b, at), n, C,
            t->model.config.norm_eps);
     launch(&t->queue, "column_sum", column_sum_kernel, dim3((unsigned)div_up((size_t)C, 128)), 128,
@@ -666,7 +669,8 @@ template <class A> static void backward(Trainer *t, int B, int T) {
     if (t->fresh && !c->tied)
         CUDA(cudaMemsetAsync(dw.p, 0, t->bucket[0].n * grad_width(t), t->queue.stream));
     launch(&t->queue, "embedding_backward", embedding_backward_kernel, dim3((unsigned)t->n_ids),
-           128, 0, dw, t->dx, Occurrences{ t->batch.place, t->batch.begin, t->batch.id }, c->dim);
+           threads_for(c->dim / 8, 128), 0, dw, t->dx,
+           Occurrences{ t->batch.place, t->batch.begin, t->batch.id }, c->dim);
     if (t->last) share_bucket(t, 0);
     t->shared = t->last;
     t->fresh = t->last = false;
@@ -720,11 +724,13 @@ static void settle(Trainer *t) {
 
 /* The sum of squares of n numbers of w bytes, block by block, to part. */
 static void squares(Trainer *t, double *part, const uint8_t *x, size_t w, size_t n) {
+    int blocks = n < NORM_BLOCKS * 4096 ? div_up(n, 4096) : NORM_BLOCKS;
+    CUDA(cudaMemsetAsync(part, 0, NORM_BLOCKS * sizeof *part, t->queue.stream));
     if (w == 2)
-        launch(&t->queue, "squares", squares_kernel<bf16>, dim3(NORM_BLOCKS), 256, 0, part,
+        launch(&t->queue, "squares", squares_kernel<bf16>, dim3((unsigned)blocks), 256, 0, part,
                (const bf16 *)(const void *)x, n);
     else
-        launch(&t->queue, "squares", squares_kernel<float>, dim3(NORM_BLOCKS), 256, 0, part,
+        launch(&t->queue, "squares", squares_kernel<float>, dim3((unsigned)blocks), 256, 0, part,
                (const float *)(const void *)x, n);
 }
 

@@ -382,13 +382,13 @@ template <class T>
 __device__ static inline void plain_add(float o[PLAIN_PARTS], float p, const T *row, size_t stride,
                                         int count, int D) {
     int lane = (int)threadIdx.x % 32;
-#pragma unroll 1
-    for (int j = 0; j < count; j++) {
-        float p_j = __shfl_sync(0xffffffffu, p, j);
 #pragma unroll
-        for (int i = 0; i < PLAIN_PARTS; i++)
-            if (lane + 32 * i < D)
-                o[i] += p_j * to_float(row[(size_t)j * stride + (size_t)(lane + 32 * i)]);
+    for (int i = 0; i < PLAIN_PARTS; i++) {
+        if (32 * i >= D) break;
+        const T *at = row + min(lane + 32 * i, D - 1); /* the last stands for what is not there */
+#pragma unroll 1
+        for (int j = 0; j < count; j++)
+            o[i] += __shfl_sync(0xffffffffu, p, j) * to_float(at[(size_t)j * stride]);
     }
 }
 
@@ -527,8 +527,8 @@ static inline void attention_forward(const Queue *q, const Heads<bf16> *a, int B
 
 /* dqkv from dout, and what forward had and made. */
 template <class T> static void attention_delta(const Queue *q, const Heads<T> *a, int B) {
-    launch(q, "delta", delta_kernel<T>, dim3((unsigned)(B * a->n), (unsigned)(a->H + 7) / 8), 256,
-           0, *a);
+    launch(q, "delta", delta_kernel<T>, dim3((unsigned)(B * a->n), (unsigned)(a->H + 7) / 8),
+           32 * min(a->H, 8), 0, *a);
 }
 static inline void attention_backward(const Queue *q, const Heads<float> *a, int B) {
     attention_delta(q, a, B);

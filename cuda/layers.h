@@ -220,7 +220,7 @@ __global__ static void embedding_backward_kernel(Grads dw, const float *dx, Occu
 /* ------------------------------------------------------------------------------------------------
  * 5. The classifier, train.c: cross_entropy */
 
-enum { CE_THREADS = 512, CE_STRETCH = 4 * CE_THREADS };
+enum { CE_THREADS = 512 }; /* at most */
 
 /* Joins (m, l) of two parts of a row, where l is the sum of e^(logit - m). */
 __device__ static inline void join_parts(float *m, float *l, float m2, float l2) {
@@ -232,15 +232,16 @@ __device__ static inline void join_parts(float *m, float *l, float m2, float l2)
 /* m, l of a row by all threads of the block. */
 __device__ static inline void row_parts(float *m, float *l, const float *row, int V) {
     __shared__ float most[CE_THREADS / 32], sum[CE_THREADS / 32];
+    int threads = (int)blockDim.x;
     *m = -INFINITY, *l = 0;
-    for (int i0 = (int)threadIdx.x; i0 < V; i0 += CE_STRETCH) {
+    for (int i = (int)threadIdx.x; i < V; i += 4 * threads) {
         float x[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) x[k] = i0 + k * CE_THREADS < V ? row[i0 + k * CE_THREADS] : *m;
+        for (int k = 0; k < 4; k++) x[k] = i + k * threads < V ? row[i + k * threads] : *m;
 #pragma unroll
-        for (int k = 0; k < 4 && i0 + k * CE_THREADS < V; k++) {
+        for (int k = 0; k < 4; k++) {
             if (x[k] > *m) *l *= expf(*m - x[k]), *m = x[k];
-            *l += expf(x[k] - *m);
+            if (i + k * threads < V) *l += expf(x[k] - *m);
         }
     }
     for (int o = 16; o; o /= 2)
@@ -248,7 +249,7 @@ __device__ static inline void row_parts(float *m, float *l, const float *row, in
     if (threadIdx.x % 32 == 0) most[threadIdx.x / 32] = *m, sum[threadIdx.x / 32] = *l;
     __syncthreads();
     *m = most[0], *l = sum[0];
-    for (int w = 1; w < CE_THREADS / 32; w++) join_parts(m, l, most[w], sum[w]);
+    for (int w = 1; w < threads / 32; w++) join_parts(m, l, most[w], sum[w]);
 }
 
 /* The loss of each row of logits (rows, wide) of which V count. With `train` the logits become
@@ -261,23 +262,24 @@ __global__ void __launch_bounds__(CE_THREADS)
     float *row = logits + (size_t)blockIdx.x * (size_t)wide, m, l;
     uint32_t mark = target[blockIdx.x];
     bool counts = !(mark >> 31);
-    int id = (int)(mark & 0x3fffffff);
+    int id = (int)(mark & 0x3fffffff), threads = (int)blockDim.x;
     row_parts(&m, &l, row, V);
     if (threadIdx.x == 0) loss[blockIdx.x] = counts ? logf(l) + m - row[id] : 0;
     if (!train) return;
     float factor = counts ? scale / l : 0;
     __syncthreads(); /* row[id] has been read */
-    for (int i0 = (int)threadIdx.x; i0 - (int)threadIdx.x < V; i0 += CE_STRETCH) {
+    for (int start = 0; start < V; start += 4 * threads) {
+        int at = start + (int)threadIdx.x;
         float d[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            int i = i0 + k * CE_THREADS;
+            int i = at + k * threads;
             d[k] = i < V && counts ? expf(row[i] - m) * factor - (i == id ? scale : 0) : 0;
         }
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            if (i0 + k * CE_THREADS < V) from_float((T *)(void *)row + i0 + k * CE_THREADS, d[k]);
+            if (at + k * threads < V) from_float((T *)(void *)row + at + k * threads, d[k]);
     }
 }
 

@@ -24,9 +24,9 @@ __device__ static inline float join(bf16 upper, uint16_t low) {
 }
 __device__ static inline void split(bf16 *upper, uint16_t *low, float x) {
     uint32_t u = __float_as_uint(x);
-    bool nan = (u & 0x7fffffff) > 0x7f800000;
-    upper->bits = nan ? 0x7fc0 : (uint16_t)((u + 0x8000) >> 16);
-    *low = nan ? 0 : (uint16_t)u;
+    if ((u & 0x7fffffff) > 0x7f800000) u = 0x7fc00000; /* the carry would make a number of a NaN */
+    upper->bits = (uint16_t)((u + 0x8000) >> 16);
+    *low = (uint16_t)u;
 }
 
 __device__ static inline uint32_t mix32(uint32_t x) { /* every bit of x decides every bit */
@@ -115,12 +115,12 @@ __global__ void adamw_kernel(W *w, uint16_t *low, const G *g, M *m, M *v, size_t
 /* ------------------------------------------------------------------------------------------------
  * 3. Norms */
 
-enum { NORM_BLOCKS = 256 };
+enum { NORM_BLOCKS = 256 }; /* at most, of 4096 numbers or more */
 
-/* part[block] = sum of squares of its stretches of x; the same stretches on every device. */
+/* part[block] = sum of squares of its part of x, which is the same on every device. */
 template <class G> __global__ void squares_kernel(double *part, const G *x, size_t n) {
     double sum[1] = { 0 };
-    for (size_t i = (size_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (size_t)NORM_BLOCKS * 256) {
+    for (size_t i = (size_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (size_t)gridDim.x * 256) {
         double v = (double)to_float(x[i]);
         sum[0] += v * v;
     }
@@ -134,8 +134,9 @@ template <class G> __global__ void squares_kernel(double *part, const G *x, size
 template <class W> __device__ static inline void set_master(W *w, uint16_t *low, float x);
 template <> __device__ inline void set_master<float>(float *w, uint16_t *, float x) { *w = x; }
 template <> __device__ inline void set_master<bf16>(bf16 *w, uint16_t *low, float x) {
-    uint16_t l;
-    split(w, low ? low : &l, x);
+    uint16_t lower;
+    split(w, &lower, x);
+    if (low) *low = lower;
 }
 template <class W>
 __global__ void set_masters_kernel(W *w, uint16_t *low, const float *from, size_t n) {

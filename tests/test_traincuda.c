@@ -20,14 +20,14 @@ typedef struct {
 
 /*                        C,  F, L, H, K,   D,   V, context, theta, epsilon, tied */
 static const Case cases[] = {
-    { "head_dim 160", { 32, 48, 2, 2, 2, 160, 99, 256, 1e4f, 1e-5f, false }, 2, 70, false },
-    { "head_dim 128, GQA", { 48, 40, 2, 4, 2, 128, 131, 256, 5e5f, 1e-6f, false }, 1, 66, true },
+    { "head_dim 160", { 32, 48, 2, 2, 2, 160, 99, 256, 1e4f, 1e-5f, false }, 1, 70, false },
+    { "head_dim 128, GQA", { 48, 40, 2, 2, 1, 128, 131, 256, 5e5f, 1e-6f, false }, 1, 66, true },
     { "head_dim 64, one kv head",
       { 40, 64, 2, 3, 1, 64, 77, 256, 1e4f, 1e-5f, true },
       1,
       200,
       true },
-    { "head_dim 24, plain", { 72, 56, 3, 2, 1, 24, 513, 256, 1e4f, 1e-5f, true }, 3, 37, true },
+    { "head_dim 24, plain", { 72, 56, 2, 4, 2, 24, 513, 256, 1e4f, 1e-5f, true }, 2, 33, true },
     { "one token", { 32, 48, 1, 1, 1, 64, 50, 256, 1e4f, 1e-5f, false }, 2, 1, false },
 };
 enum { CASES = sizeof cases / sizeof *cases, BATCHES = 3 };
@@ -56,7 +56,7 @@ static Model make_model(const Config *c) {
         size_t n = (size_t)(r) * (size_t)(k);                                                      \
         float *x = xcalloc(n, sizeof *x, #field);                                                  \
         char *name = xcalloc(64, 1, #field);                                                       \
-        tensor_name(name, text, i);                                                               \
+        tensor_name(name, text, i);                                                                \
         for (size_t j = 0; j < n; j++)                                                             \
             x[j] = (r) == 1 ? 1 + 0.3f * noise() : noise() / sqrtf((float)(k));                    \
         m.weights.field[i] = (Tensor){ str_of(name), T_F32, r, k, (const uint8_t *)x };            \
@@ -104,13 +104,12 @@ static const uint32_t *batch_of(const Case *k, const uint32_t *tokens, int i) {
     return tokens + (size_t)(i % BATCHES) * (size_t)k->B * (size_t)(k->T + 1);
 }
 
-/* An update of two micro-batches; returns its loss. */
+/* An update; returns its loss. */
 static double one_update(const TrainerBackend *b, Trainer *t, const Case *k, const uint32_t *tokens,
                          int number, double *norm) {
     char bad[64];
-    float scale = 0.5f / (float)(k->B * k->T);
+    float scale = 1 / (float)(k->B * k->T);
     double loss = b->step(t, batch_of(k, tokens, number), k->B, k->T, scale);
-    loss += b->step(t, batch_of(k, tokens, number + 1), k->B, k->T, scale);
     *norm = b->grad_norm(t, bad);
     b->update(t, number + 1, 3e-3f, *norm > 1 ? (float)(1 / *norm) : 1.0f);
     return loss;
@@ -144,8 +143,8 @@ static float *append_model(float *at, const Model *m) {
     return at;
 }
 
-/* Gradients of two micro-batches, then `updates` updates: losses, norms, a loss without training,
- * and the weights. */
+/* Gradients and loss of two micro-batches; then, if there are updates, their losses and norms, a loss
+ * without training, and the weights. */
 static Result run(const TrainerBackend *b, const Model *m, const Case *k, const uint32_t *tokens,
                   const TrainOptions *o, int updates) {
     size_t n = parameters_of(&k->config), got;
@@ -160,20 +159,33 @@ static Result run(const TrainerBackend *b, const Model *m, const Case *k, const 
     at += n;
     *at++ = (float)loss;
     b->zero(t);
+    r.n = (size_t)(at - r.x);
     for (int i = 0; i < updates; i++) {
         *at++ = (float)one_update(b, t, k, tokens, i, &norm);
         *at++ = (float)norm;
     }
-    *at++ = (float)b->loss(t, batch_of(k, tokens, 2), k->B, k->T);
-    const Lora *adapter;
-    at = append_model(at, b->model(t, &adapter));
-    r.n = (size_t)(at - r.x);
+    if (updates) {
+        const Lora *adapter;
+        *at++ = (float)b->loss(t, batch_of(k, tokens, 2), k->B, k->T);
+        at = append_model(at, b->model(t, &adapter));
+        r.n = (size_t)(at - r.x);
+    }
     b->close(t);
     return r;
 }
 
-/* Each tensor's gradient: the largest error in units of its largest number, or, with `length`, the
- * length of the error in units of its own. Returns the worst, *which its tensor. */
+/* The length of the error in units of the length of what was wanted. */
+static double error_length(const float *got, const float *want, size_t n) {
+    double d = 0, own = 1e-30;
+    for (size_t i = 0; i < n; i++) {
+        d += pow((double)got[i] - (double)want[i], 2);
+        own += pow((double)want[i], 2);
+    }
+    return isfinite(d) ? sqrt(d / own) : INFINITY;
+}
+
+/* Each tensor's gradient: the largest error in units of its largest number, or error_length.
+ * Returns the worst, *which its tensor. */
 static double worst_gradient(const Case *k, const float *got, const float *want, bool length,
                              char which[64]) {
     int n;
@@ -182,12 +194,8 @@ static double worst_gradient(const Case *k, const float *got, const float *want,
     TensorSpec *spec = tensor_specs(&k->config, &n);
     for (int s = 0; s < n; s++) {
         size_t count = (size_t)spec[s].rows * (size_t)spec[s].cols;
-        double error = relative_error(got + at, want + at, count, &i), d = 0, own = 1e-30;
-        for (i = 0; length && i < count; i++) {
-            d += pow((double)got[at + i] - (double)want[at + i], 2);
-            own += pow((double)want[at + i], 2);
-        }
-        if (length && isfinite(error)) error = sqrt(d / own);
+        double error = length ? error_length(got + at, want + at, count)
+                              : relative_error(got + at, want + at, count, &i);
         if (!(error <= worst)) worst = error, snprintf(which, 64, "%s", spec[s].name);
         at += count;
     }
@@ -211,15 +219,11 @@ static void check_case(const Case *k, const Result *want, const Result *got, boo
     snprintf(why, sizeof why, "%s, %s: losses and norms of ten updates", k->name,
              bf16 ? "bf16" : "float32");
     check_close(why, got->x + n, want->x + n, rest, bf16 ? 0.02 : 1e-4);
-    if (bf16) return; /* AdamW makes the sign of a small gradient a step of its own */
-    snprintf(why, sizeof why, "%s: weights after ten updates", k->name);
-    check_close(why, got->x + n + rest, want->x + n + rest, n, 5e-4);
-}
-
-static void same_result(const char *name, const Case *k, const Result *got, const Result *want) {
-    char text[160];
-    snprintf(text, sizeof text, "%s: %s", k->name, name);
-    check_same(text, got->x, want->x, want->n * sizeof *want->x);
+    if (k->T == 1) return;
+    error = error_length(got->x + n + rest, want->x + n + rest, n);
+    snprintf(why, sizeof why, "%.1e, expected at most %.0e", error, bf16 ? 0.1 : 3e-4);
+    check(error <= (bf16 ? 0.1 : 3e-4), why, "%s, %s: weights after ten updates (%.1e)", k->name,
+          bf16 ? "bf16" : "float32", error);
 }
 
 static void test_case(const Case *k) {
@@ -228,19 +232,18 @@ static void test_case(const Case *k) {
     TrainOptions o = options_of(k);
     Result cpu = run(&cpu_trainer, &m, k, tokens, &o, 10);
     for (int bf16 = 0; bf16 < 2; bf16++) {
-        char name[64];
         o.bf16 = bf16;
         Result gpu = run(&cuda_trainer, &m, k, tokens, &o, 10);
         check_case(k, &cpu, &gpu, bf16);
-        for (int level = 1; level < 4; level++) {
-            o.recompute = level;
-            snprintf(name, sizeof name, "%s, the bits of level %d", bf16 ? "bf16" : "float32",
-                     level);
-            Result again = run(&cuda_trainer, &m, k, tokens, &o, 1);
-            o.recompute = 0;
-            check_same(name, again.x, gpu.x, (k->config.dim ? gpu.gradients + 3 : 0) * 4);
+        for (o.recompute = 1; o.recompute < 4; o.recompute++) {
+            char name[128];
+            Result again = run(&cuda_trainer, &m, k, tokens, &o, 0);
+            snprintf(name, sizeof name, "%s, %s: gradients at recompute level %d", k->name,
+                     bf16 ? "bf16" : "float32", o.recompute);
+            check_same(name, again.x, gpu.x, again.n * sizeof *gpu.x);
             free(again.x);
         }
+        o.recompute = 0;
         free(gpu.x);
     }
     free(cpu.x);
@@ -256,26 +259,26 @@ static void test_state(const Case *k) {
     uint32_t *tokens = make_tokens(k);
     TrainOptions o = options_of(k);
     o.bf16 = true;
-    Result want = run(&cuda_trainer, &m, k, tokens, &o, 10);
+    Result want = run(&cuda_trainer, &m, k, tokens, &o, 2);
     size_t rest = want.n - 2 * want.gradients;
     for (int kind = 1; kind < 4; kind++) {
         char name[64], which[64];
         o.bf16_moments = kind & 1, o.bf16_grads = kind >> 1;
-        snprintf(name, sizeof name, "bf16%s%s: losses and norms", kind & 1 ? " moments" : "",
+        snprintf(name, sizeof name, "bf16%s%s", kind & 1 ? " moments" : "",
                  kind & 2 ? " gradients" : "");
-        Result got = run(&cuda_trainer, &m, k, tokens, &o, 10);
+        Result got = run(&cuda_trainer, &m, k, tokens, &o, 2);
         check_close(name, got.x + got.gradients, want.x + want.gradients, rest, 0.01);
         double error = worst_gradient(k, got.x, want.x, true, which);
         check(error <= (kind & 2 ? 0.005 : 0), "too large", "%s: gradients (%.1e)", name, error);
         free(got.x);
     }
     o.bf16_moments = o.bf16_grads = false;
-    for (int order = 1; order < 4; order++) {
+    for (int order = 1; order < 3; order++) {
         char text[8];
         snprintf(text, sizeof text, "%d", order);
         setenv("OC_EMU_ORDER", text, 1);
-        Result got = run(&cuda_trainer, &m, k, tokens, &o, 10);
-        same_result("another order of threads", k, &got, &want);
+        Result got = run(&cuda_trainer, &m, k, tokens, &o, 2);
+        check_same("another order of threads", got.x, want.x, want.n * sizeof *want.x);
         free(got.x);
     }
     unsetenv("OC_EMU_ORDER");
@@ -360,22 +363,22 @@ static void test_files(const Case *k) {
         TrainOptions o = options_of(k);
         o.bf16 = kind > 0, o.bf16_moments = kind > 1;
         const char *what = kind == 0 ? "float32" : kind == 1 ? "bf16" : "bf16 with bf16 moments";
-        go_on(&cuda_trainer, &m, NULL, path[0], k, tokens, &o, 0, 6);
-        go_on(&cuda_trainer, &m, NULL, path[1], k, tokens, &o, 0, 3);
-        go_on(&cuda_trainer, NULL, path[1], path[2], k, tokens, &o, 3, 6);
+        go_on(&cuda_trainer, &m, NULL, path[0], k, tokens, &o, 0, 4);
+        go_on(&cuda_trainer, &m, NULL, path[1], k, tokens, &o, 0, 2);
+        go_on(&cuda_trainer, NULL, path[1], path[2], k, tokens, &o, 2, 4);
         snprintf(name, sizeof name, "%s: saved and resumed, the same bits", what);
         same_files(name, path[2], path[0], 0);
-        go_on(&cuda_trainer, NULL, path[0], path[3], k, tokens, &o, 6, 6);
+        go_on(&cuda_trainer, NULL, path[0], path[3], k, tokens, &o, 4, 4);
         snprintf(name, sizeof name, "%s: loaded and saved, the same bits", what);
         same_files(name, path[3], path[0], 0);
     }
     TrainOptions o = options_of(k);
-    go_on(&cpu_trainer, &m, NULL, path[0], k, tokens, &o, 0, 6);
-    go_on(&cpu_trainer, &m, NULL, path[1], k, tokens, &o, 0, 3);
-    go_on(&cuda_trainer, NULL, path[1], path[2], k, tokens, &o, 3, 6);
+    go_on(&cpu_trainer, &m, NULL, path[0], k, tokens, &o, 0, 4);
+    go_on(&cpu_trainer, &m, NULL, path[1], k, tokens, &o, 0, 2);
+    go_on(&cuda_trainer, NULL, path[1], path[2], k, tokens, &o, 2, 4);
     same_files("begun on the CPU, resumed on the GPU", path[2], path[0], 5e-4);
-    go_on(&cuda_trainer, &m, NULL, path[1], k, tokens, &o, 0, 3);
-    go_on(&cpu_trainer, NULL, path[1], path[2], k, tokens, &o, 3, 6);
+    go_on(&cuda_trainer, &m, NULL, path[1], k, tokens, &o, 0, 2);
+    go_on(&cpu_trainer, NULL, path[1], path[2], k, tokens, &o, 2, 4);
     same_files("begun on the GPU, resumed on the CPU", path[2], path[0], 5e-4);
     for (int i = 0; i < 4; i++) unlink(path[i]);
     free(tokens);
