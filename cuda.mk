@@ -29,8 +29,10 @@ NVCC_FLAGS := -std=c++17 -O3 --threads 0 -Xptxas -warn-spills,-warn-lmem-usage,-
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCH))$(comma)code=compute_$(lastword $(CUDA_ARCH)) \
     $(if $(filter 1,$(CUDA_SYNC)),-DOC_CUDA_SYNC) $(if $(filter 1,$(NCCL)),-DOC_NCCL)
+MPI_LIBS = $(addprefix -L,$(shell mpicc --showme:libdirs)) \
+    $(addprefix -l,$(shell mpicc --showme:libs))
 NVCC_LIBS = $(if $(OPENMP),-Xcompiler -fopenmp) -L$(CUDA_LIB) -lcublas -lm \
-    $(if $(filter 1,$(NCCL)),-lnccl) $(if $(filter 1,$(MPI)),$(shell mpicc --showme:link)) \
+    $(if $(filter 1,$(NCCL)),-lnccl) $(if $(filter 1,$(MPI)),$(MPI_LIBS)) \
     -Xlinker -rpath -Xlinker $(abspath $(CUDA_LIB))
 # Kernels read the same bytes as words and as numbers.
 EMU_FLAGS := -std=c++17 -x c++ -DOC_EMU -fno-strict-aliasing -ffp-contract=off \
@@ -100,6 +102,11 @@ $(eval $(call CUDA_PROGRAM,traincuda,train,test_traincuda))
 build/cuda/bench_gpu: build/bench/gpu_run.o build/cuda/runcuda.o $(CPU:%=build/lib/%.o)
 	$(NVCC) -o $@ $^ $(NVCC_LIBS)
 build/emu/bench_gpu: build/bench/gpu_run.o build/emu/runcuda.o $(CPU:%=build/lib/%.o)
+	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
+build/cuda/bench_traincuda: build/bench/traincuda_run.o build/cuda/traincuda.o \
+    $(CPU:%=build/lib/%.o)
+	$(NVCC) -o $@ $^ $(NVCC_LIBS)
+build/emu/bench_traincuda: build/bench/traincuda_run.o build/emu/traincuda.o $(CPU:%=build/lib/%.o)
 	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
 bench-cuda: build/cuda/bench_gpu ## measure decode and prompts on the GPU against its limits
 	$(PYTHON) bench/gpu_run.py
