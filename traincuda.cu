@@ -1,32 +1,32 @@
-/* traincuda.cu: the trainer of train.c on a GPU. make traincuda links it with train.c, whose command
- * line, data, schedules and checkpoints stay what they are; make emu does the same without a GPU.
+/* traincuda.cu: the trainer of train.c on a GPU. make traincuda links it with train.c, whose
+ * command line, data, schedules and checkpoints stay as they are; make emu does so without a GPU.
  *
  *     ./traincuda pretrain code.tok --shape 1.5b --tokenizer vocab.gguf -o model.bin --bf16 -m 4
  *
  * What to know first: the functions have the names, the order and the formulas of train.c; what is
- * different is where numbers stand, and which of them. A is the type of weights and activations:
+ * different is where numbers stand, and which. A is the type of weights and activations:
  *
  *   float   everything is float32: what ./train computes, to the rounding of sums
- *   bf16    (--bf16) products of bf16 with float32 sums, on tensor cores; float32 are the sums in
- *           every kernel, the gradient of the residual stream, the logits, gradients of parameters
- *           (or bf16: --bf16-gradients), AdamW's moments (or bf16: --bf16-moments), and the
- *           weights that AdamW works on, as bf16 and a lower half: see cuda/optim.h
+ *   bf16    (--bf16) products of bf16 with float32 sums, on tensor cores. float32 are the sums in
+ *           every kernel, the gradient of the residual stream, the logits, the gradients of
+ *           parameters (or bf16: --bf16-gradients), AdamW's moments (or bf16: --bf16-moments), and
+ *           the weights that AdamW works on, which are bf16 and a lower half: see cuda/optim.h
  *
- *   Bytes a parameter: 4 weights and master, 4 (2) gradients, 8 (4) moments = 16 (10), in float32 16.
+ *   Bytes a parameter: weights with master 4, gradients 4 (2), moments 8 (4): 16 down to 10.
  *
  * Products are cuBLAS's; wq, wk, wv stand on top of each other and are one product, gate and up
- * another. What a layer keeps for its backward pass, in bytes a token of bf16, by recompute level:
+ * another. What a layer keeps for its backward pass, by recompute level; the rest is made again:
  *
- *   0 all         2 (6 C + 2 H D.. ) x, normed twice, qkv, attn_out, mid, gate, up, hidden
- *   1 norms       as 0 without normed and hidden: made again by cheap kernels
- *   2 gate, up    as 1 without those: one product again, a sixth of the layer's
- *   3 whole       x: the whole forward pass of the layer again
+ *   0   x, two normed, qkv, attn_out, mid, gate_up, hidden
+ *   1   x, qkv, attn_out, mid, gate_up          norms and SwiGLU again: hardly any time
+ *   2   x, qkv, attn_out, mid                   and one product, a sixth of the forward pass
+ *   3   x                                       the whole forward pass
  *
  * The bits are the same at every level, and from run to run: no sum depends on who comes first.
  *
- * Several processes (ranks.h) are ZeRO-1: cuda/group.h. Parameters form buckets, the embedding, each
- * layer, the rest; each is cut into equal shares, and share r of every bucket is rank r's. In the
- * last micro-batch of an update a bucket's gradients travel while the backward pass goes on.
+ * Several processes (ranks.h) are ZeRO-1: cuda/group.h. Parameters form buckets: the embedding,
+ * each layer, the rest. A bucket is cut into equal shares, and share r of every one is rank r's.
+ * In the last micro-batch of an update its gradients travel while the backward pass goes on.
  *
  * Letters: as in train.c. Sections: 1 the trainer's memory, 2 weights in and out, 3 products,
  *   4 forward, 5 backward, 6 AdamW, 7 what the loop calls.
@@ -52,8 +52,8 @@ struct Param { /* a tensor: rows x cols numbers of its bucket, from `at` on */
     size_t at;
 };
 
-/* Parameters that travel together: n numbers from `at` on, among all; the first `decays` of them are
- * those of matrices. n is a multiple of 64 times the ranks; behind the last parameter stand zeros. */
+/* Parameters that travel together: n numbers from `at` on, among all; the first `decays` of them
+ * are those of matrices. n is a multiple of 64 times the ranks: the last numbers may be 0. */
 struct Bucket {
     size_t at, n, decays, share; /* share: n / ranks */
 };
@@ -948,8 +948,8 @@ static void trainer_close(Trainer *t) {
     free(t);
 }
 
-/* One rank: all gradients, in the order of tensor_specs. Several: they are added up over ranks, each
- * has the sums of its share, and there is nothing for the caller to add. */
+/* One rank: all gradients, in the order of tensor_specs. Several: they are added up over ranks,
+ * each has the sums of its share, and there is nothing for the caller to add. */
 static float *trainer_gradients(Trainer *t, size_t *n) {
     int n_specs;
     settle(t);

@@ -86,7 +86,8 @@ def main():
         worst = max(worst, abs(a / b - 1))
         print(f"updates {at}..{at + part - 1}: ours {a:.4f}, PyTorch {b:.4f}, {a / b - 1:+.2%}",
               flush=True)
-    print(f"the means differ by at most {worst:.2%}: {'ok' if worst < 0.01 else 'FAIL'}", flush=True)
+    verdict = "ok" if worst < 0.01 else "FAIL"
+    print(f"the means differ by at most {worst:.2%}: {verdict}", flush=True)
     return worst >= 0.01
 
 

@@ -99,7 +99,7 @@ class Curve(torch.nn.Module):
             self.weight[name.replace(".", "_")] = torch.nn.Parameter(
                 torch.frombuffer(bytearray(numbers), dtype=torch.float32).reshape(shape).clone())
         self.L, self.H, self.K = key["block_count"], key["head_count"], key["head_count_kv"]
-        self.eps = key["layer_norm_rms_epsilon"]  # of the attention and feed-forward norms
+        self.eps = key["layer_norm_rms_epsilon"]
         self.D = self.weight["blk_0_attn_q_weight"].shape[0] // self.H
         speed = key["freq_base"] ** (-torch.arange(0, self.D, 2) / self.D)
         angle = torch.arange(T)[:, None] * speed
@@ -121,8 +121,8 @@ class Curve(torch.nn.Module):
         x = F.embedding(ids, self.get("token_embd"))
         for i in range(self.L):
             name, y = f"blk.{i}.", self.norm(x, f"blk.{i}.attn_norm")
-            q, k, v = (F.linear(y, self.get(name + part)).unflatten(-1, (-1, self.D)).transpose(1, 2)
-                       for part in ("attn_q", "attn_k", "attn_v"))
+            q, k, v = (F.linear(y, self.get(name + part)).unflatten(-1, (-1, self.D))
+                       .transpose(1, 2) for part in ("attn_q", "attn_k", "attn_v"))
             out = F.scaled_dot_product_attention(self.rope(q), self.rope(k), v, is_causal=True,
                                                  enable_gqa=self.H != self.K)
             x = x + F.linear(out.transpose(1, 2).flatten(2), self.get(name + "attn_output"))

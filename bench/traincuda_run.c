@@ -1,7 +1,7 @@
 /* traincuda_run.c: how fast cuda_trainer trains, what it makes of a run of batches, whether a large
  * model comes back from its file; started by bench/traincuda_run.py and traincuda_curve.py.
  *
- *     bench_traincuda speed SHAPE LAYERS B T LEVEL STATE MICROS UPDATES     e.g. 8b 0 1 8192 1 g 1 4
+ *     bench_traincuda speed SHAPE LAYERS B T LEVEL STATE MICROS UPDATES    e.g. 8b 0 1 8192 1 g 1 4
  *     bench_traincuda save SHAPE LAYERS T FILE        a new model, two updates, saved and resumed
  *     bench_traincuda curve INIT TOKENS B T UPDATES   from a model and a file of batches, u32
  *

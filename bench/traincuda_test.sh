@@ -53,7 +53,8 @@ losses() { cut -d, -f3 "$home/run.$1.csv" | tail -n +2 | tr '\n' ' '; }
 close() { # close NAME A B TOLERANCE: the losses of two runs
     python3 -c 'import sys
 a, b = ([float(x) for x in text.split()] for text in sys.argv[1:3])
-sys.exit(len(a) != len(b) or not a or max(abs(x / y - 1) for x, y in zip(a, b)) > float(sys.argv[3]))' \
+worst = max((abs(x / y - 1) for x, y in zip(a, b)), default=9)
+sys.exit(len(a) != len(b) or worst > float(sys.argv[3]))' \
         "$(losses "$2")" "$(losses "$3")" "$4"
     result "$1" $?
 }

@@ -365,7 +365,7 @@ __global__ void __launch_bounds__(128) flash_backward_q_kernel(Heads<bf16> a) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. Plain: any head of up to 256 numbers, float32 or bf16. One warp has one query, or one key; each
+ * 4. Plain: any head of up to 256 numbers, float32 or bf16. A warp has one query, or one key; each
  * of its lanes looks at one of 32 partners, then owns the numbers d = lane, lane + 32, ... */
 
 enum { PLAIN_D = 256, PLAIN_PARTS = PLAIN_D / 32 };

@@ -42,8 +42,8 @@ typedef struct {
     size_t max_shared; /* bytes of shared memory that one block may have */
 } Gpu;
 
-/* Takes a device, or ends the program with the reason why that is not possible. Of several processes
- * on a machine each has its own number, and takes the device of that number. */
+/* Takes a device, or ends the program with the reason why that is not possible. Of several
+ * processes on a machine each has its own number, and takes the device of that number. */
 static inline void gpu_open(Gpu *g, int number) {
     int n = 0, driver = 0, runtime = 0;
     cudaDeviceProp p;

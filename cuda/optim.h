@@ -7,10 +7,11 @@
  *                 upper half            `low`               to nearest, ties away from zero
  *
  * Rounding has carried into the upper half exactly where the top bit of `low` is set, so the two
- * give the master back, bit for bit (`join`). Moments are float32, or bf16 with stochastic rounding:
- * up with the probability of what is cut off, so that the mean is right (arXiv:2010.06192). The
- * random bits are a hash of place and update: any number of ranks draws the same.
- * Sections: 1 numbers, 2 AdamW, 3 norms, 4 between host and device. Test: tests/test_traincuda.c. */
+ * give the master back, bit for bit (`join`). Moments are float32, or bf16 with stochastic
+ * rounding: up with the probability of what is cut off, so that the mean is right
+ * (arXiv:2010.06192). The random bits are a hash of place and update: any number of ranks draws
+ * the same.
+ * Sections: 1 numbers, 2 AdamW, 3 norms, 4 to and from the host. Test: tests/test_traincuda.c. */
 #ifndef OC_OPTIM_H
 #define OC_OPTIM_H
 
@@ -129,7 +130,7 @@ template <class G> __global__ void squares_kernel(double *part, const G *x, size
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 4. Between host and device: everything travels as float32. low: NULL where another rank has it. */
+ * 4. To and from the host everything travels as float32. low: NULL where another rank has it. */
 
 template <class W> __device__ static inline void set_master(W *w, uint16_t *low, float x);
 template <> __device__ inline void set_master<float>(float *w, uint16_t *, float x) { *w = x; }

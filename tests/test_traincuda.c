@@ -1,6 +1,6 @@
-/* test_traincuda.c: the trainer of traincuda.cu against that of train.c, on random models of awkward
- * shapes. Linked with traincuda.cu as cuda/emu.h runs it on the CPU, or, by bench/traincuda_test.sh,
- * with what nvcc made of it: the checks are the same.
+/* test_traincuda.c: the trainer of traincuda.cu against that of train.c, on random models of
+ * awkward shapes. Linked with traincuda.cu as cuda/emu.h runs it on the CPU, or, by
+ * bench/traincuda_test.sh, with what nvcc made of it: the checks are the same.
  *
  * What holds them together: float32, sums in another order, 1e-4 of a tensor's largest number; bf16
  * rounds weights and activations to 8 bits, so a few percent of a gradient's length; and what must
@@ -143,8 +143,8 @@ static float *append_model(float *at, const Model *m) {
     return at;
 }
 
-/* Gradients and loss of two micro-batches; then, if there are updates, their losses and norms, a loss
- * without training, and the weights. */
+/* Gradients and loss of two micro-batches; then, if there are updates, their losses and norms, a
+ * loss without training, and the weights. */
 static Result run(const TrainerBackend *b, const Model *m, const Case *k, const uint32_t *tokens,
                   const TrainOptions *o, int updates) {
     size_t n = parameters_of(&k->config), got;
@@ -319,7 +319,7 @@ static void close_file(File *f) {
     unmap_file(&f->map);
 }
 
-/* Updates from..to with b, from the file `in`, or from m where that is NULL; then to the file out. */
+/* Updates from..to with b, from the file `in`, or from m where that is NULL; then to file out. */
 static void go_on(const TrainerBackend *b, const Model *m, const char *in, const char *out,
                   const Case *k, const uint32_t *tokens, const TrainOptions *o, int from, int to) {
     File f;

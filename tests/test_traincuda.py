@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """test_traincuda.py: starts the C program test_traincuda, which holds traincuda.cu against train.c,
-and then the command line ./traincuda-emu: the same run as ./train, checkpoints that go on in either,
-several processes that train together, and one clear line for what cannot be. All of it on the CPU,
-through cuda/emu.h; NCCL through cuda/emu_nccl.h."""
+and then the command line ./traincuda-emu: the same run as ./train, checkpoints that go on in
+either, several processes that train together, and one clear line for what cannot be. All of it on
+the CPU, through cuda/emu.h; NCCL through cuda/emu_nccl.h."""
 
 import os
 import random
@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 from badinput_files import EOS, Gguf
-from check import BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, short, skip, start
+from check import (BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, short, skip,
+                   start)
 from show_gguf import Gguf as Shown
 from tok_file import shard
 
@@ -21,8 +22,8 @@ CPU = os.path.abspath(os.path.join(ROOT, program("train")))
 HOME = os.path.join(SCRATCH, "traincuda")
 MODEL = ["-z", "model.gguf", "--dim", 32, "--heads", 2, "--kv-heads", 1, "--head-dim", 64,
          "--hidden", 40, "--layers", 2, "--ctx", 64]
-RUN = ["pretrain", "text.tok", *MODEL, "--seq-len", 16, "-b", 6, "-m", 2, "--steps", 4, "--lr", 0.003,
-       "--save-every", 2, "--keep", 9, "--val-fraction", 0, "--warmup", 0, "-j", 1]
+RUN = ["pretrain", "text.tok", *MODEL, "--seq-len", 16, "-b", 6, "-m", 2, "--steps", 4, "--lr",
+       0.003, "--save-every", 2, "--keep", 9, "--val-fraction", 0, "--warmup", 0, "-j", 1]
 
 
 def begin(name, *words, env=None):
@@ -61,7 +62,8 @@ def record(name):
 def close(title, got, want, tolerance):
     a, b = record(got), record(want)
     worst = max((abs(x / y - 1) for g, w in zip(a, b) for x, y in zip(g, w)), default=1)
-    check(f"{title} ({worst:.1e})", len(a) == len(b) and worst <= tolerance, f"{short(a)} {short(b)}")
+    check(f"{title} ({worst:.1e})", len(a) == len(b) and worst <= tolerance,
+          f"{short(a)} {short(b)}")
 
 
 def tensors(name):
@@ -138,8 +140,8 @@ def test_ranks():
 
 
 def test_refusals():
-    refused("too little memory", [*RUN, "-o", "x"], "needed", "GB free", "--recompute-level", code=1,
-            env={"OC_EMU_MEMORY": "1000000"})
+    refused("too little memory", [*RUN, "-o", "x"], "needed", "GB free", "--recompute-level",
+            code=1, env={"OC_EMU_MEMORY": "1000000"})
     refused("--lora", ["sft", "text.tok", "--init", "gpu", "--lora", 2, "-o", "x"], "--lora",
             "./train")
     refused("--bf16-moments alone", [*RUN, "--bf16-moments", "-o", "x"], "--bf16-moments", "--bf16")
