@@ -106,7 +106,7 @@ OC_API void ranks_agree(int64_t step, uint32_t recipe, uint32_t weights) {
  * over from a run that was killed, so each rank shows a number of its own, and believes only an
  * answer that has it:
  *
- *     rank r   writes its number to OUT.rank-r, reads OUT.ranks until that has it, removes the first
+ *     rank r   writes its number to OUT.rank-r, reads OUT.ranks until it is there, removes its own
  *     rank 0   writes all numbers and the bytes to OUT.ranks, anew whenever a number has changed,
  *              until every OUT.rank-r has been there and is gone; removes OUT.ranks            */
 

@@ -108,7 +108,7 @@ struct Trainer {
     void *workspace;
     Tokens batch, host; /* on the device; pinned */
     size_t batch_bytes;
-    int n_ids;           /* different tokens of the batch */
+    int n, n_ids;        /* tokens of the last batch; how many different ones */
     float *host_stage;   /* (STAGE), pinned */
     float *host_bucket;  /* (most) */
     float *host_grads;   /* for trainer_gradients */
@@ -561,7 +561,8 @@ static void take_batch(Trainer *t, const uint32_t *tokens, int B, int T) {
             h->first[i] = first;
             h->pos[i] = u - first;
         }
-    t->n_ids = sort_tokens(t, B * T);
+    t->n = B * T;
+    t->n_ids = sort_tokens(t, t->n);
     CUDA(cudaMemcpyAsync(t->batch.token, h->token, t->batch_bytes, cudaMemcpyHostToDevice,
                          t->queue.stream));
 }
@@ -751,7 +752,7 @@ static bool is_finite(Trainer *t, const uint8_t *x, size_t w, size_t n) {
 
 /* train.c: find_bad */
 static void find_bad(Trainer *t, char bad[64]) {
-    size_t n = (size_t)t->opt.batch * (size_t)t->opt.seq_len * (size_t)t->model.config.dim;
+    size_t n = (size_t)t->n * (size_t)t->model.config.dim;
     for (int i = 0; i < t->n_params && !*bad; i++) {
         const Param *p = &t->param[i];
         const uint8_t *w = t->weights + (t->bucket[p->bucket].at + p->at) * width(t);
