@@ -123,10 +123,11 @@ def test_ranks():
     ranks(3, *RUN, "--bf16", "--bf16-gradients", "--doc-mask", "-b", 5, "-m", 1, "-o", "three")
     train(EMU, *RUN, "--bf16", "--bf16-gradients", "--doc-mask", "-b", 5, "-m", 1, "-o", "single")
     close("three ranks, bf16, two rows for some: the run of one", "three", "single", 0.01)
-    with open(os.path.join(HOME, "late.rank-1"), "wb") as file:
-        file.write(b"leftover")  # of a run that was killed
+    for name, size in ("late.rank-1", 8), ("late.ranks", 2 * 8 + 128):
+        with open(os.path.join(HOME, name), "wb") as file:
+            file.write(b"x" * size)  # left by a run that was killed
     ranks(2, *RUN, "-o", "late")
-    close("a file of an older meeting does no harm", "late", "two", 0)
+    close("files of an older meeting do no harm", "late", "two", 0)
     children = [begin(EMU, *RUN[:12], "--ctx", 64, "--seq-len", 16, "-b", 4, "--steps", 100000,
                       "-o", "stop", env={"RANK": str(r), "WORLD_SIZE": "2"}) for r in range(2)]
     for _ in range(12):
