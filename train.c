@@ -1099,7 +1099,10 @@ static void save_checkpoint(Run *r) {
     Buf path = { 0 };
     if (r->saved_step == r->count[STEP]) return;
     r->saved_step = r->count[STEP];
-    if (mpi_rank) return r->backend->save(r->trainer, NULL, NULL, true);
+    if (mpi_rank) {
+        r->backend->save(r->trainer, NULL, NULL, true);
+        return;
+    }
     if (fsync(fileno(r->progress.csv))) /* a checkpoint is never newer than the record */
         die("%s.csv: cannot flush to disk: %s", opt.out, strerror(errno));
     checkpoint_path(&path, opt.out, r->count[STEP]);
