@@ -381,14 +381,18 @@ template <class T> __device__ static inline float plain_dot(const T *x, const T 
 template <class T>
 __device__ static inline void plain_add(float o[PLAIN_PARTS], float p, const T *row, size_t stride,
                                         int count, int D) {
+    __shared__ float shared[4][32];
     int lane = (int)threadIdx.x % 32;
+    float *all = shared[threadIdx.x / 32]; /* p of the 32 lanes */
+    __syncwarp();
+    all[lane] = p;
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < PLAIN_PARTS; i++) {
         if (32 * i >= D) break;
         const T *at = row + min(lane + 32 * i, D - 1); /* the last stands for what is not there */
 #pragma unroll 1
-        for (int j = 0; j < count; j++)
-            o[i] += __shfl_sync(0xffffffffu, p, j) * to_float(at[(size_t)j * stride]);
+        for (int j = 0; j < count; j++) o[i] += all[j] * to_float(at[(size_t)j * stride]);
     }
 }
 
