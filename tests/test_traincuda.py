@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 from badinput_files import EOS, Gguf
 from check import (BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, short, skip,
@@ -128,10 +129,11 @@ def test_ranks():
             file.write(b"x" * size)  # left by a run that was killed
     ranks(2, *RUN, "-o", "late")
     close("files of an older meeting do no harm", "late", "two", 0)
-    children = [begin(EMU, *RUN[:12], "--ctx", 64, "--seq-len", 16, "-b", 4, "--steps", 100000,
-                      "-o", "stop", env={"RANK": str(r), "WORLD_SIZE": "2"}) for r in range(2)]
-    for _ in range(12):
-        if not children[0].stderr.readline() or os.path.exists(os.path.join(HOME, "stop.csv")):
+    children = [begin(EMU, *RUN[:2], *MODEL, "--seq-len", 16, "-b", 4, "--steps", 100000, "-o",
+                      "stop", env={"RANK": str(r), "WORLD_SIZE": "2"}) for r in range(2)]
+    for _ in range(600):
+        time.sleep(0.05)
+        if os.path.exists(os.path.join(HOME, "stop.csv")) and record("stop"):
             break
     children[1].send_signal(signal.SIGTERM)
     for child in children:
