@@ -508,7 +508,7 @@ template <int D> static void flash_forward(const Queue *q, const Heads<bf16> *a,
 }
 
 template <int D> static void flash_backward(const Queue *q, const Heads<bf16> *a, int B) {
-    const int N = D > 128 ? 32 : 64; /* keys at once, so that two blocks fit on an SM */
+    const int N = D > 64 ? 32 : 64; /* keys at once: less than 99 KB, so that several blocks fit */
     launch(q, "flash_backward_kv", flash_backward_kv_kernel<D, KV_QUERIES>, grid_of(a, B, 64, a->K),
            128, 2 * 64 * (D + 8) * sizeof(bf16) + 2 * sizeof(Queries<D, KV_QUERIES>), *a);
     launch(q, "flash_backward_q", flash_backward_q_kernel<D, N>, grid_of(a, B, 64, a->H), 128,
