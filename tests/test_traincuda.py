@@ -74,6 +74,9 @@ def tensors(name):
 
 def copy(name, to, step):
     """A run as it was after an update: its record and one checkpoint."""
+    for old in os.listdir(HOME):
+        if old.startswith(to + "."):
+            os.remove(os.path.join(HOME, old))
     for part in ".csv", f".ckpt-{step:06}":
         shutil.copy(os.path.join(HOME, name + part), os.path.join(HOME, to + part))
 
