@@ -159,6 +159,11 @@ def test_refusals():
                 for rank, rate in (("0", 0.1), ("1", 0.2))]
     for child in children:
         check("ranks of two recipes are refused", "ranks differ in the recipe" in finish(child, 1))
+    children = [begin(EMU, *RUN, "--save-every", every, "-o", "x",
+                      env={"RANK": rank, "WORLD_SIZE": "2"}) for rank, every in (("0", 1), ("1", 2))]
+    for child in children:  # one gathers a checkpoint, the other adds up gradients
+        said = finish(child, -signal.SIGABRT)
+        check("the emulation sees collectives that do not meet", "different things" in said, said)
     failed = 0
     for number in 1, 4, 9, 15, 25, 40, 70, 110:  # every call of the runtime fails once
         err = train(EMU, *RUN, "-o", "x", code=1, env={"OC_EMU_FAIL": str(number)})
