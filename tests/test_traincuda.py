@@ -160,7 +160,8 @@ def test_refusals():
     for child in children:
         check("ranks of two recipes are refused", "ranks differ in the recipe" in finish(child, 1))
     children = [begin(EMU, *RUN, "--save-every", every, "-o", "x",
-                      env={"RANK": rank, "WORLD_SIZE": "2"}) for rank, every in (("0", 1), ("1", 2))]
+                      env={"RANK": rank, "WORLD_SIZE": "2"})
+                for rank, every in (("0", 1), ("1", 2))]
     for child in children:  # one gathers a checkpoint, the other adds up gradients
         said = finish(child, -signal.SIGABRT)
         check("the emulation sees collectives that do not meet", "different things" in said, said)
