@@ -936,6 +936,7 @@ static Trainer *trainer_open(const Model *init, const Gguf *, const TrainOptions
 }
 
 static void trainer_close(Trainer *t) {
+    CUDA(cudaStreamSynchronize(t->queue.stream));
     CUBLAS(cublasDestroy(t->blas));
     group_close(&t->group);
     void *device[] = { t->weights, t->grads, t->m, t->v, t->low, t->memory };
