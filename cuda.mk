@@ -18,7 +18,7 @@ CXX := c++
 endif
 
 CUDA_PROGRAMS := runcuda traincuda
-GPU_SOURCES := $(wildcard cuda/*.h) opencoder.h lora.h gguf.h files.h shards.h
+GPU_SOURCES := $(wildcard cuda/*.h) opencoder.h engine.h lora.h gguf.h files.h shards.h
 HOST_FLAGS := $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -Wall -Wextra
 comma := ,
 space := $(subst ,, )
@@ -46,9 +46,14 @@ TEST_PROGRAMS := $(filter-out test_cuda test_traincuda,$(TEST_PROGRAMS))
 TESTS := $(filter-out test_cuda test_traincuda,$(TESTS))
 endif
 
+# `make cuda` has nothing to say when all goes well.
+ifneq ($(filter cuda,$(MAKECMDGOALS)),)
+.SILENT:
+endif
 .PHONY: cuda emu bench-cuda
 ifneq ($(NVCC),)
-cuda: $(CUDA_PROGRAMS) ## build runcuda and traincuda with nvcc; needs no GPU
+cuda: $(CUDA_PROGRAMS) ## build runcuda and traincuda with nvcc; prints nothing when all goes well
+	@:
 else
 cuda:
 	@echo 'nvcc: no, $(CUDA_PROGRAMS) are not built; install the CUDA Toolkit or set NVCC'

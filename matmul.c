@@ -71,10 +71,11 @@ static void round_super(int8_t *q, int16_t *half, float *d, float *s, const floa
 static Rounded rounded_memory(int n, size_t cols) {
     Rounded r = { .n = n, .padded = (cols + SUPER - 1) / SUPER * SUPER };
     size_t numbers = (size_t)n * r.padded;
-    r.d = scratch(1, numbers / 32 * 4 * 2 + numbers / 16 * 2 + numbers);
+    r.d = scratch(1, numbers / 32 * 4 * 2 + numbers / 16 * 2 + 2 * numbers);
     r.s = r.d + numbers / 32;
     r.half = (int16_t *)(void *)(r.s + numbers / 32);
     r.q = (int8_t *)(void *)(r.half + numbers / 16);
+    r.paired = r.q + numbers;
     return r;
 }
 
@@ -83,6 +84,8 @@ static void round_token(const Rounded *r, size_t t, const float *x, size_t cols)
         size_t at = t * r->padded + k;
         round_super(r->q + at, r->half + at / 16, r->d + at / 32, r->s + at / 32, x + t * cols + k,
                     cols - k);
+        for (size_t i = at; i < at + SUPER; i += 16)
+            memcpy(r->paired + (i / 64 * 64 + i / 16 % 2 * 32 + i / 32 % 2 * 16), r->q + i, 16);
     }
 }
 
@@ -121,6 +124,7 @@ typedef struct {
     size_t w_block, x_block; /* bytes */
     size_t w_chain, x_chain; /* bytes of a chain of one tile */
     size_t tiles;            /* of tokens */
+    size_t share;            /* lines of the next panel's rows to fetch with every tile */
 } Product;
 
 static Product product_of(const Tensor *w, int n) {
@@ -135,12 +139,15 @@ static Product product_of(const Tensor *w, int n) {
     p.w_chain = p.places * p.w_block;
     p.x_chain = p.places * p.x_block;
     p.tiles = ((size_t)n + p.tokens - 1) / p.tokens;
+    p.share = row_bytes(w->type, (size_t)w->cols) * p.rows / (64 * 8 * p.tiles) + 1;
     return p;
 }
 
 /* Superblock i of token t, behind the last token zeros, into its lanes of x in tiles: chain after
  * chain, and in each the tiles in order, which is how they will be read. */
 static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t t, size_t i) {
+    static const int16_t in_even[32] = { 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0,
+                                         1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0 };
     int8_t q[SUPER];
     int16_t half[SUPER / 16], wide[SUPER];
     float d[SUPER / 32], s[SUPER / 32];
@@ -152,12 +159,11 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
     for (size_t j = 0; j < SUPER / 32; j++) {
         uint8_t *out = tiles + (j * p->tiles + t / p->tokens) * p->x_chain + i * p->x_block +
                        4 * (t % p->tokens);
-        int16_t each[4] = { 0 }; /* sums of q 0, 4, 8 ..; of 1, 5, 9 .. */
-        for (int e = 0; e < 32; e++)
-            each[e % 4] = (int16_t)(each[e % 4] + wide[32 * j + (size_t)e]);
-        int16_t sum[2] = { (int16_t)(each[0] + each[1]), (int16_t)(each[2] + each[3]) };
+        int all = half[2 * j] + half[2 * j + 1], even = 0;
+        for (size_t e = 0; e < 32; e++) even += wide[32 * j + e] * in_even[e];
+        uint32_t start = p->level->start ? p->level->start(even, all - even, p->w->type) : 0;
         for (size_t l = 0; l < p->steps; l++, in += 4, out += step) memcpy(out, in, 4);
-        memcpy(out, sum, 4);
+        memcpy(out, &start, 4);
         memcpy(out + step, &d[j], 4);
         memcpy(out + 2 * step, &s[j], 4);
     }
@@ -168,13 +174,15 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
  * two sums, and so on, and so only three sums are ever open, of one, two and four chains: sums[0],
  * [1] and [2]. */
 static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
-                          const uint8_t *x, size_t first, size_t n_tiles) {
+                          const uint8_t *x, size_t first, size_t n_tiles, uintptr_t *next) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
     const size_t size = p->rows * p->tokens;
     for (int c = 0; c < 8; c++)
         for (size_t tile = 0; tile < n_tiles; tile++) {
             const uint8_t *xt = x + (chain[c] * p->tiles + first + tile) * p->x_chain;
             const size_t at = tile * size;
+            for (size_t i = 0; i < p->share; i++, *next += 64)
+                __builtin_prefetch((const void *)*next, 0, 2);
             float closed[MOST_ROWS * MOST_TOKENS], *sum = c & 1 ? closed : sums[0] + at;
             p->level->tile(sum, w + chain[c] * p->w_chain, xt, (int)p->places, p->w->type);
             for (int l = 0; c >> l & 1; l++) {
@@ -190,9 +198,11 @@ static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8
     float *const sums[4] = { memory[0], memory[1], memory[2], memory[3] };
     size_t rows = (size_t)p->w->rows, here = rows - r0 < p->rows ? rows - r0 : p->rows;
     size_t together = MEET / p->tokens;
+    uintptr_t next = (uintptr_t)p->w->data + (r0 + (size_t)thread_count() * p->rows) *
+                                                 row_bytes(p->w->type, (size_t)p->w->cols);
     for (size_t tile = 0; tile < p->tiles; tile += together) {
         size_t n_tiles = p->tiles - tile < together ? p->tiles - tile : together;
-        panel_product(sums, p, w, x, tile, n_tiles);
+        panel_product(sums, p, w, x, tile, n_tiles, &next);
         for (size_t i = 0; i < n_tiles * p->tokens; i++) {
             size_t t = tile * p->tokens + i;
             if (t < (size_t)p->n) memcpy(y + t * rows + r0, sums[3] + i * p->rows, 4 * here);

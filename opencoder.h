@@ -611,39 +611,7 @@ size_t utf8_complete(const char *s, size_t n);
 int vocab_train_main(int argc, char **argv);
 int vocab_pack_main(int argc, char **argv);
 
-/* Engines: run.c exports cpu_engine, runcuda.cu cuda_engine; main picks one. Lora: lora.h. */
-typedef struct Engine Engine;
-typedef struct Lora Lora;
-
-/* n tokens of one or several sequences: token[i] stands at position pos[i] of sequence seq[i]; the
- * positions of a sequence are fed in order, without gaps. want[i]: logits of row i are needed. */
-typedef struct {
-    int n;
-    const int *token, *seq, *pos;
-    const char *want;
-} Batch;
-
-typedef struct {
-    int n_ctx, n_seq, n_batch; /* positions a sequence, sequences, most tokens a forward */
-    bool exact;                /* float32 activations everywhere: see matmul */
-    uint32_t cache;            /* how keys and values are kept: T_F32, T_F16, T_Q8_0 */
-    /* If set, called with every intermediate result, (rows, cols), as the forward pass makes it. */
-    void (*watch)(void *arg, const char *name, int layer, const float *data, int rows, int cols);
-    void *watch_arg;
-    const Lora *lora;   /* NULL: the model as it is. It outlives the engine. */
-    bool quiet, greedy; /* no progress on stderr; only likeliest() reads the logits */
-} EngineOptions;
-
-typedef struct {
-    Engine *(*open)(const Model *m, const EngineOptions *o);
-    /* The logits of the wanted rows, (wanted, V) float32, valid until the next call. */
-    float *(*forward)(Engine *e, const Batch *b);
-    /* Forget what follows position pos of sequence seq: rewind, reuse a prompt. */
-    void (*cut)(Engine *e, int seq, int pos);
-    void (*close)(Engine *e);
-    int (*likeliest)(Engine *e, const float *logits); /* of such a row; -1: not finite; or NULL */
-} EngineBackend;
-extern const EngineBackend cpu_engine, cuda_engine;
+typedef struct Lora Lora; /* an adapter: lora.h */
 
 /* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer. A batch is B rows of T + 1
  * tokens: token t + 1 is the target of position t, unless marked NO_LOSS (shards.h). STARTS marks
@@ -697,4 +665,6 @@ int sample(Sampler *s, float *logits, int n_vocab);
 #ifdef __cplusplus
 }
 #endif
+
+#include "engine.h" /* Batch, EngineOptions, EngineBackend */
 #endif

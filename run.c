@@ -1,5 +1,5 @@
-/* run.c: inference. Maps a GGUF model and continues text, answers in a chat, or measures
- * perplexity.
+/* run.c: inference. Maps a GGUF model and continues a text, or many at once, answers in a chat, or
+ * measures perplexity.
  *
  *     ./run model.bin -i "def fib"            see ./run -h
  *
@@ -21,15 +21,16 @@
  * Dimensions: dim = C, hidden_dim = F, n_layers = L, n_heads = H, n_kv_heads = K, head_dim = D,
  *             q_dim = H D, kv_dim = K D, vocab_size = V, n = tokens in the batch.
  * Sections: 1 engine state, 2 the operations, 3 forward, 4 sampling, 5 text out, 6 generation,
- *           7 chat, 8 perplexity and dumps, 9 command line.
+ *           7 chat, 8 many prompts, perplexity and dumps, 9 command line.
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
 #include "opencoder.h"  /* Model, Batch, EngineBackend, matmul, tokenizer */
 #include "attention.h"  /* KvCache, attention, swiglu */
 #include "lora.h"       /* Lora, lora_open, lora_find */
 #include "speculate.h"  /* Speculation: several tokens from one pass */
-#include "json.h"       /* json strings for --logprobs */
+#include "json.h"       /* json strings for --logprobs and --prompts */
 #include "perplexity.h" /* argmax, score_text, dump_watch */
+#include "prompts.h"    /* is_stop, mask_unused, likeliest; several prompts at once */
 #include <time.h>       /* time: the default seed */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads */
@@ -224,24 +225,12 @@ static void ffn_block(Engine *e, int n, int layer) {
     add(e->x, e->normed, (size_t)n * (size_t)c->dim);
 }
 
-/* Refuses what would index outside the buffers; the callers' bugs, not the users'. */
-static void check_batch(const Engine *e, const Batch *b) {
-    if (b->n < 1 || b->n > e->opt.n_batch)
-        die("batch: %d tokens, expected 1 to %d", b->n, e->opt.n_batch);
-    for (int i = 0; i < b->n; i++)
-        if (b->token[i] < 0 || b->token[i] >= e->model->config.vocab_size || b->seq[i] < 0 ||
-            b->seq[i] >= e->opt.n_seq || b->pos[i] < 0 || b->pos[i] >= e->opt.n_ctx)
-            die("batch: token %d at position %d of sequence %d, expected less than %d, %d, %d",
-                b->token[i], b->pos[i], b->seq[i], e->model->config.vocab_size, e->opt.n_ctx,
-                e->opt.n_seq);
-}
-
 static float *engine_forward(Engine *e, const Batch *b) {
     const Config *c = &e->model->config;
     const Weights *w = &e->model->weights;
     size_t dim = (size_t)c->dim, half = (size_t)c->head_dim / 2;
     int wanted = 0;
-    check_batch(e, b);
+    check_batch(b, &e->opt, c->vocab_size);
 #pragma omp parallel for schedule(static) if (b->n > 1)
     for (int i = 0; i < b->n; i++) {
         const Tensor *t = w->tok_emb;
@@ -271,7 +260,9 @@ static float *engine_forward(Engine *e, const Batch *b) {
 /* Nothing to undo: attention uses positions 0..pos only, and what follows is written again. */
 static void engine_cut(Engine *e, int seq, int pos) { (void)e, (void)seq, (void)pos; }
 
-const EngineBackend cpu_engine = { engine_open, engine_forward, engine_cut, engine_close, NULL };
+const EngineBackend cpu_engine = {
+    engine_open, engine_forward, engine_cut, engine_close, NULL, NULL
+};
 
 /* ------------------------------------------------------------------------------------------------
  * 4. Sampling: logits to the next token */
@@ -416,8 +407,8 @@ static void text_end(TextOut *t) {
 /* The command line's values; the table in section 9 describes them. */
 static struct {
     const char *model, *prompt, *file, *mode, *system, *tokenizer, *cpu, *cache, *perplexity,
-        *against, *dump, *lora, *draft;
-    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate;
+        *against, *dump, *lora, *draft, *prompts;
+    int64_t n_new, ctx, threads, batch, seed, top_k, logprobs, speculate, together;
     double temperature, top_p, min_p, repeat_penalty, lora_scale;
     bool exact, no_echo, no_special, verify, quiet, speculate_always;
     TextList stop;
@@ -427,7 +418,8 @@ static struct {
           .seed = -1,
           .top_p = 0.9,
           .repeat_penalty = 1,
-          .speculate = PROPOSALS };
+          .speculate = PROPOSALS,
+          .together = 8 };
 
 typedef struct {
     Model *model;
@@ -477,19 +469,6 @@ static void check_logits(const Session *s, const float *logits) {
     check_finite(s->model, logits, s->pos - 1);
 }
 
-/* Rows of the embedding without a token, or with an unused one, are never chosen. */
-static void mask_unused(const Session *s, float *logits) {
-    for (int i = 0; i < s->model->config.vocab_size; i++)
-        if (i >= s->model->vocab.n || s->model->vocab.type[i] == TOK_UNUSED) logits[i] = -1e30f;
-}
-
-static bool is_stop(const Vocab *v, int id) {
-    if (id == v->eos || id == v->bos) return true;
-    for (int i = 0; i < v->n_stop; i++)
-        if (id == v->stop[i]) return true;
-    return false;
-}
-
 static void put_logprob(Buf *line, const Session *s, const float *logits, int id, double log_sum) {
     Str piece = tokenizer_piece(s->tokenizer, id, false);
     json_put_key(line, "id");
@@ -532,15 +511,6 @@ static void print_logprobs(const Session *s, const float *logits, int id) {
     free(c);
 }
 
-/* The same as check_logits, mask_unused and argmax, where the logits stand. */
-static int likeliest(const Session *s, const float *logits) {
-    int id = s->backend->likeliest(s->engine, logits);
-    if (id < 0)
-        die("%s: a logit at position %d is not finite, expected a number; damaged weights?",
-            s->model->path, s->pos - 1);
-    return id;
-}
-
 /* Continues from the logits of the last prompt token until a stop token, a stop string, n_new
  * tokens or the end of the context. Text goes to stdout. Returns the last token where the engine
  * has not seen it yet, for whoever goes on from there, or -1. */
@@ -558,9 +528,10 @@ static int generate(Session *s, float *logits, TextOut *out) {
         size_t left = opt.n_new ? (size_t)opt.n_new - made : SIZE_MAX;
         if (made) logits = spec_step(&s->speculation, id, s->pos++, left), s->n_decoded++;
         id = -1;
-        if (!s->greedy) check_logits(s, logits), mask_unused(s, logits);
+        if (!s->greedy) check_logits(s, logits), mask_unused(s->model, logits);
         if (before) memcpy(before, logits, n_vocab * sizeof *before);
-        int next = s->greedy ? likeliest(s, logits) : sample(&s->sampler, logits, (int)n_vocab);
+        int next = s->greedy ? likeliest(s->backend, s->engine, s->model, logits, s->pos - 1)
+                             : sample(&s->sampler, logits, (int)n_vocab);
         if (is_stop(v, next)) break;
         id = next;
         s->n_generated++;
@@ -779,7 +750,113 @@ static void run_chat(Session *s, const Buf *first) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 8. Perplexity and dumps: perplexity.h, between the command line and the text */
+ * 8. Many prompts (prompts.h), perplexity and dumps (perplexity.h), between the command line and
+ * the text */
+
+/* The lines of --prompts, each a JSON object, and what becomes of them. */
+typedef struct {
+    Str *line;
+    Completion *all;
+    size_t n, printed;
+} PromptFile;
+
+/* A line comes out as it went in, with three members more. */
+static void print_completion(Str line, const Completion *c) {
+    Buf out = { 0 };
+    size_t n = line.n ? line.n - 1 : 0; /* without its } */
+    while (n && strchr(" \t\r", line.s[n - 1])) n--;
+    buf_add(&out, line.s, n);
+    json_put_key(&out, "completion");
+    json_put_str(&out, (Str){ c->text.data ? c->text.data : "", c->text.n });
+    json_put_key(&out, "tokens");
+    json_put_int(&out, c->n);
+    json_put_key(&out, "end");
+    json_put_str(&out, str_of(c->end));
+    buf_add(&out, "}\n", 2);
+    print_bytes(out.data, out.n);
+    buf_free(&out);
+}
+
+/* Texts end in any order and are printed in that of the file. */
+static void completion_ended(void *arg, Completion *c) {
+    PromptFile *f = arg;
+    (void)c;
+    for (; f->printed < f->n && f->all[f->printed].end; f->printed++) {
+        print_completion(f->line[f->printed], &f->all[f->printed]);
+        buf_free(&f->all[f->printed].text);
+    }
+}
+
+/* Takes the prompt of a line, or says what is wrong with it. */
+static bool take_prompt(const Session *s, Completion *c, Str line, JsonDoc *doc, Error *e) {
+    static const char *const ours[] = { "completion", "tokens", "end" };
+    Str text = { NULL, 0 };
+    if (!json_parse(doc, line.s, line.n, e) || !json_str(doc->node, "prompt", true, &text, e))
+        return false;
+    for (int i = 0; i < 3; i++)
+        if (json_get(doc->node, ours[i]))
+            return fail(e, "key %s: found, expected none: it is written here", ours[i]);
+    tokenizer_encode_prompt(s->tokenizer, text.s, text.n, !opt.no_special, &c->prompt);
+    c->drop_space = !text.n && s->model->vocab.add_space_prefix;
+    if (!c->prompt.n) return fail(e, "an empty prompt, but this model starts no text by itself");
+    return c->prompt.n <= (size_t)s->n_ctx ||
+           fail(e, "a prompt of %zu tokens, expected at most %d, the context; see -c", c->prompt.n,
+                s->n_ctx);
+}
+
+static void read_prompts(const Session *s, PromptFile *f, const Buf *text) {
+    JsonDoc doc = { 0 };
+    Error e;
+    const char *p = text->data, *end = p + text->n;
+    size_t cap = 0;
+    for (size_t number = 1; p < end; number++) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        Str line = { p, (size_t)((stop ? stop : end) - p) };
+        p += line.n + (stop != NULL);
+        while (line.n && strchr(" \t\r", line.s[line.n - 1])) line.n--;
+        if (!line.n) continue;
+        if (f->n == cap) {
+            cap = cap * 2 + 64;
+            f->line = xrealloc(f->line, cap, sizeof *f->line, "prompts");
+            f->all = xrealloc(f->all, cap, sizeof *f->all, "prompts");
+        }
+        f->line[f->n] = line;
+        f->all[f->n] = (Completion){ 0 };
+        if (!take_prompt(s, &f->all[f->n++], line, &doc, &e))
+            die("%s: line %zu: %s", opt.prompts, number, e.text);
+    }
+    json_free(&doc);
+    if (!f->n) die("%s: no prompt, expected JSON Lines", opt.prompts);
+}
+
+static void run_prompts(Session *s, const Buf *text) {
+    PromptFile f = { 0 };
+    read_prompts(s, &f, text);
+    Prompts p = { .model = s->model,
+                  .tokenizer = s->tokenizer,
+                  .backend = s->backend,
+                  .engine = s->engine,
+                  .n_ctx = s->n_ctx,
+                  .n_seq = (int)opt.together,
+                  .n_batch = s->n_batch,
+                  .n_new = (int)opt.n_new,
+                  .greedy = s->greedy,
+                  .stop = &opt.stop,
+                  .sampler = s->sampler,
+                  .interrupted = &interrupted,
+                  .ended = completion_ended,
+                  .arg = &f };
+    prompts_run(&p, f.all, f.n);
+    if (!opt.quiet)
+        fprintf(stderr,
+                "%zu prompts %zu tokens %.2f tok/s, generated %zu tokens %.2f tok/s, %.2f a pass\n",
+                f.n, p.n_prompt, p.prompt_seconds > 0 ? (double)p.n_prompt / p.prompt_seconds : 0,
+                p.n_written, p.seconds > 0 ? (double)p.n_later / p.seconds : 0,
+                p.passes ? (double)p.n_later / (double)p.passes : 0);
+    for (size_t i = 0; i < f.n; i++) free(f.all[i].prompt.id), buf_free(&f.all[i].text);
+    free(f.all);
+    free(f.line);
+}
 
 /* Opens --against's model to predict the same windows, with float32 activations. */
 static Predictor open_base(Model *m, const Session *s) {
@@ -831,6 +908,7 @@ static void run_dump(Session *s, const Buf *prompt, Dump *d) {
 static const char usage[] =
     "usage: run [MODEL] -i PROMPT [options]      continue a text\n"
     "       run [MODEL] -m chat [options]        talk; /reset starts over, /exit or Ctrl-D ends\n"
+    "       run [MODEL] --prompts FILE           continue many texts at once\n"
     "MODEL is a GGUF file; without one, models/tiny.bin beside this program.\n"
     "  ./run model.bin -i \"def fib\"\n"
     "  ./run model.bin -f prompt.txt -n 0 --stop \"\\n\\n\" > out.txt\n"
@@ -859,7 +937,11 @@ static const Option options[] = {
       "system message of a chat" },
     { 'c', "ctx-size", "ctx", "N", OPT_INT, &opt.ctx, 0, 1 << 24,
       "context in tokens; 0: the model's" },
-    { 'b', "batch-size", "batch", "N", OPT_INT, &opt.batch, 1, 65536, "prompt tokens in one pass" },
+    { 0, "prompts", NULL, "FILE", OPT_TEXT, &opt.prompts, 0, 0,
+      "JSON lines with a \"prompt\": continue each, several at once; - reads stdin" },
+    { 0, "batch", "parallel", "N", OPT_INT, &opt.together, 1, PROMPTS_MOST,
+      "so many of them at once: the same texts, sooner" },
+    { 'b', "batch-size", NULL, "N", OPT_INT, &opt.batch, 1, 65536, "prompt tokens in one pass" },
     { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024,
       "0: as many as the machine offers" },
     { 0, "lora", NULL, "FILE", OPT_TEXT, &opt.lora, 0, 0, "apply an adapter to the model" },
@@ -927,15 +1009,20 @@ static const char *default_model(void) {
     return path;
 }
 
-/* The prompt of -i, -f or -i -. */
+/* The prompt of -i, -f or -i -; or all of --prompts: no more than there are go together. */
 static void read_prompt(Buf *prompt) {
     Error e;
     bool from_stdin = opt.prompt && !strcmp(opt.prompt, "-");
     if (opt.prompt && opt.file) die_usage("-i and -f: both given, expected one of them");
+    const char *file = opt.prompts && strcmp(opt.prompts, "-") ? opt.prompts : opt.file;
+    from_stdin |= opt.prompts && !file;
     buf_add(prompt, "", 0); /* without -i and -f there is an empty prompt */
     if (opt.prompt && !from_stdin) buf_add(prompt, opt.prompt, strlen(opt.prompt));
     if (from_stdin && !read_all(0, prompt, &e)) die("stdin: %s", e.text);
-    if (opt.file) read_file(opt.file, prompt);
+    if (file) read_file(file, prompt);
+    int64_t lines = 1;
+    for (size_t i = 0; opt.prompts && i < prompt->n; i++) lines += prompt->data[i] == '\n';
+    if (opt.together > lines) opt.together = lines;
 }
 
 static void session_open(Session *s, Model *m, Dump *dump) {
@@ -961,6 +1048,8 @@ static void session_open(Session *s, Model *m, Dump *dump) {
     EngineOptions o = { .n_ctx = s->n_ctx, .n_seq = 1, .n_batch = s->n_batch, .exact = opt.exact };
     o.cache = cache_type(m, &s->cache_name);
     if (o.n_batch <= opt.speculate) o.n_batch = (int)opt.speculate + 1;
+    if (opt.prompts) o.n_seq = (int)opt.together;
+    if (o.n_batch < o.n_seq) o.n_batch = o.n_seq;
     if (opt.dump) o.watch = dump_watch, o.watch_arg = dump;
     if (opt.lora) lora_open(&s->lora, opt.lora, &m->config, opt.lora_scale), o.lora = &s->lora;
     s->backend = &ENGINE;
@@ -970,7 +1059,7 @@ static void session_open(Session *s, Model *m, Dump *dump) {
     o.quiet = opt.quiet;
     s->engine = s->backend->open(m, &o);
     spec_open(&s->speculation, s->backend, s->engine, m, s->n_ctx);
-    s->speculation.most = (int)opt.speculate;
+    s->speculation.most = rows_together(s->backend, s->engine, (int)opt.speculate + 1) - 1;
     s->speculation.always = opt.speculate_always;
     s->speculation.draft.interrupted = &interrupted;
     if (opt.draft) {
@@ -1024,8 +1113,11 @@ int main(int argc, char **argv) {
     bool chat = !strcmp(opt.mode, "chat");
     if (!chat && strcmp(opt.mode, "generate"))
         die_usage("-m: '%s', expected generate or chat", opt.mode);
-    if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) > 1)
-        die_usage("-m chat, --perplexity and --dump-activations together, expected one of them");
+    if (chat + (opt.perplexity != NULL) + (opt.dump != NULL) + (opt.prompts != NULL) > 1)
+        die_usage("-m chat, --prompts, --perplexity and --dump-activations together, expected one "
+                  "of them");
+    if (opt.prompts && (opt.prompt || opt.file || opt.logprobs || opt.draft))
+        die_usage("--prompts with -i, -f, --logprobs or --draft, expected it without them");
     if (opt.draft && !opt.speculate) die_usage("--draft with --speculate 0, expected one of them");
     if (opt.against && !opt.perplexity) die_usage("--against without --perplexity, expected both");
     if (opt.lora_scale != 1 && !opt.lora) die_usage("--lora-scale without --lora, expected both");
@@ -1046,6 +1138,8 @@ int main(int argc, char **argv) {
     print_model(&s);
     if (opt.perplexity)
         run_perplexity(&s, &text);
+    else if (opt.prompts)
+        run_prompts(&s, &text);
     else if (opt.dump)
         run_dump(&s, &text, &dump);
     else if (chat)

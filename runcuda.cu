@@ -40,9 +40,13 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Engine state */
 
-enum { HEAD_ROWS = 256 };        /* rows of logits at a time */
+enum { HEAD_ROWS = 256 }; /* rows of logits at a time */
+#ifdef OC_EMU             /* small: tests are quicker, and fill more than one buffer */
+enum { WORKSPACE = 256, STAGE_BYTES = 256 << 10 };
+#else
 enum { WORKSPACE = 32 << 20 };   /* bytes for cuBLAS */
 enum { STAGE_BYTES = 16 << 20 }; /* of each of the two buffers for uploads */
+#endif
 
 /* What a forward pass must know of its batch; on the host and, the same bytes, on the device. */
 struct Meta {
@@ -63,10 +67,13 @@ struct Engine {
     Gpu gpu;
     Queue queue;
     cublasHandle_t blas;
-    bool was_few;      /* the last forward went through section 5 */
-    bool exact, flash; /* float32 and plain kernels; attention.h can do it */
-    int half;          /* BF16 or F16: the type of activations, unless exact */
-    int cache_kind, head, n_ctx, n_splits, few;
+    bool was_few;                          /* the last forward went through section 5 */
+    bool exact, flash;                     /* float32 and plain kernels; attention.h can do it */
+    int half;                              /* BF16 or F16: the type of activations, unless exact */
+    int cache_kind;                        /* F32, BF16 or FP8 */
+    int head, n_ctx;                       /* D and positions, padded for the attention kernel */
+    int n_splits;                          /* of the positions, when decoding: see attention.h */
+    int few;                               /* the most tokens that section 5 takes; 0: none */
     int s_dim, s_q, s_hidden, s_qkv, s_up; /* strides of rows of C, H D, F, (H + 2 K) D, 2 F */
 
     Layer *layer;
@@ -97,7 +104,7 @@ struct Engine {
     Best *host_best;                /* (FEW), pinned */
     float *many_logits;             /* for more rows */
     cudaGraphExec_t graph[FEW + 1]; /* for n tokens, made when first needed */
-    size_t needed;                  /* bytes on the device */
+    size_t needed, weight_bytes;    /* bytes on the device, and of matrices among them */
     bool counting;                  /* layout only adds up */
     void **allocated;
     size_t n_allocated;
@@ -106,13 +113,26 @@ struct Engine {
 static int round_up(int n, int to) { return (n + to - 1) / to * to; }
 static int div_up(int n, int by) { return (n + by - 1) / by; }
 
+[[noreturn]] static void out_of_memory(const Engine *e, size_t available, size_t total) {
+    die("GPU: %.2f GB of memory needed for %s with a context of %d, %.2f of %.2f GB free; a "
+        "smaller context (-c) or batch (-b) needs less",
+        (double)e->needed * 1e-9, e->model->path, e->opt.n_ctx, (double)available * 1e-9,
+        (double)total * 1e-9);
+}
+
 /* Device memory for `bytes`; while counting, only their number is noted. */
 static void *take(Engine *e, size_t bytes) {
     void *p = NULL;
+    size_t available, total;
     bytes = (bytes + 255) & ~(size_t)255;
     e->needed += e->counting ? bytes : 0;
     if (e->counting || !bytes) return NULL;
-    CUDA(cudaMalloc(&p, bytes));
+    cudaError_t error = cudaMalloc(&p, bytes);
+    if (error == cudaErrorMemoryAllocation) { /* others took it meanwhile, or it is in pieces */
+        CUDA(cudaMemGetInfo(&available, &total));
+        out_of_memory(e, available, total);
+    }
+    check_cuda(error, "cudaMalloc");
     e->allocated = (void **)xrealloc(e->allocated, e->n_allocated + 1, sizeof p, "buffers");
     e->allocated[e->n_allocated++] = p;
     CUDA(cudaMemsetAsync(p, 0, bytes, e->queue.stream));
@@ -120,9 +140,11 @@ static void *take(Engine *e, size_t bytes) {
 }
 
 static void take_weight(Engine *e, Weight *w) {
-    size_t rows = (size_t)round_up(w->rows, 2);
-    w->codes = (uint8_t *)take(e, rows * code_bytes(w->kind, w->depth));
-    w->scales = (uint16_t *)take(e, has_scales(w->kind) ? rows * (size_t)w->depth / 16 : 0);
+    size_t rows = (size_t)round_up(w->rows, 2), codes = code_bytes(w->kind, w->depth);
+    size_t scales = has_scales(w->kind) ? (size_t)w->depth / 16 : 0;
+    e->weight_bytes += e->counting ? (size_t)w->rows * (codes + scales) : 0;
+    w->codes = (uint8_t *)take(e, rows * codes);
+    w->scales = (uint16_t *)take(e, rows * scales);
 }
 
 /* Bytes of n rows of activations. */
@@ -220,6 +242,7 @@ struct Source {
     bool in_turns; /* rows of part 0 and part 1 alternate */
 };
 
+/* Parts of different kinds become one: q8 if all have blocks, else 16 bits; exact, float32. */
 static void plan_weight(const Engine *e, Weight *w, const Source *s) {
     memset(w, 0, sizeof *w);
     w->kind = kind_of(e, s->part[0]);
@@ -233,6 +256,7 @@ static void plan_weight(const Engine *e, Weight *w, const Source *s) {
     w->depth = round_up(w->cols, w->kind == F32 ? 32 : step_numbers(w->kind));
 }
 
+/* The tensor that has a row of the matrix, and which row of it that is. */
 static const Tensor *source_row(const Source *s, int row, int *at) {
     int i = 0;
     if (s->in_turns) return *at = row / 2, s->part[row % 2];
@@ -271,6 +295,8 @@ static void add_adapter(float *x, const LoraPair *p, int row) {
     free(a);
 }
 
+/* Row `row` of a matrix as the device wants it: codes, and scales where the kind has them. What the
+ * file has in another type, or an adapter changes, goes through float32. */
 static void fill_row(const Engine *e, const Weight *w, const Source *s, int row, uint8_t *codes,
                      uint16_t *scales) {
     static const uint32_t native[] = { T_F32, T_F16, T_BF16, T_Q8_0, T_Q4_0 };
@@ -326,11 +352,12 @@ static void stage_sent(Uploader *u) {
     CUDA(cudaEventRecord(u->free_again[u->next], u->e->queue.stream));
 }
 
+/* As many rows at a time as a staging buffer holds: codes of all of them, then scales. */
 static void upload_weight(Uploader *u, const Weight *w, const Source *s) {
     size_t line = code_bytes(w->kind, w->depth);
     size_t scale_line = has_scales(w->kind) ? (size_t)w->depth / 16 : 0;
     int most = (int)(STAGE_BYTES / (line + scale_line));
-    if (most < 1) die("GPU: a row of %d columns, expected at most 1 << 20", w->cols);
+    if (most < 1) die("GPU: a row of %d columns, expected at most %d", w->cols, STAGE_BYTES / 4);
     for (int row = 0; row < w->rows; row += most) {
         int n = w->rows - row < most ? w->rows - row : most;
         uint8_t *stage = stage_next(u), *scales = stage + (size_t)n * line;
@@ -360,6 +387,7 @@ static void upload_bytes(Uploader *u, void *to, const void *from, size_t n) {
     }
 }
 
+/* 0 to 3: the matrices of a layer in the order of struct Layer; 4 the embedding, 5 the head. */
 static Source source_of(const Engine *e, int layer, int which) {
     const Weights *w = &e->model->weights;
     switch (which) {
@@ -395,7 +423,7 @@ static void upload_all(Engine *e) {
     const Config *c = &m->config;
     size_t norm = (size_t)c->dim * sizeof(float), V = (size_t)c->vocab_size;
     Uploader u = { e, { NULL, NULL }, { NULL, NULL }, 0, 0, 0, now_seconds(), 0 };
-    u.total = (double)e->needed;
+    u.total = (double)e->weight_bytes;
     for (int i = 0; i < 2; i++) {
         CUDA(cudaMallocHost(&u.stage[i], STAGE_BYTES));
         CUDA(cudaEventCreateWithFlags(&u.free_again[i], cudaEventDisableTiming));
@@ -760,6 +788,7 @@ static float *head_many(Engine *e, int wanted) {
     return e->many_logits;
 }
 
+/* The pass of the n tokens in `host`, which n_tiles tiles cover. */
 static float *forward_many(Engine *e, int n, int n_tiles, int wanted) {
     const Config *c = &e->model->config;
     CUDA(cudaMemcpyAsync(e->meta.token, e->host.token, e->meta_bytes, cudaMemcpyHostToDevice,
@@ -779,6 +808,7 @@ static float *forward_many(Engine *e, int n, int n_tiles, int wanted) {
 /* ------------------------------------------------------------------------------------------------
  * 5. Forward for few tokens: five kernels a layer, recorded once for each n as a graph */
 
+/* Launches a product of decode.h: a block on each multiprocessor, with at least two rows. */
 static void few(Engine *e, const Product *p, const char *name) {
     Queue q = { e->queue.stream, e->gpu.cc >= 90 };
     size_t shared = few_shared(p->w.kind, p->w.depth, p->n);
@@ -812,6 +842,8 @@ static Product product_of(const Engine *e, const Weight *w, int n, int after) {
     return p;
 }
 
+/* run.c: attention_block and ffn_block, in five launches. Each may begin while the one before it
+ * ends. */
 static void layer_few(Engine *e, int layer, int n) {
     const Config *c = &e->model->config;
     const Layer *y = &e->layer[layer];
@@ -843,6 +875,7 @@ static void layer_few(Engine *e, int layer, int n) {
     few(e, &down, "few_kernel: down, add");
 }
 
+/* All launches of a pass of n tokens, from the embedding to the likeliest token of each row. */
 static void record_few(Engine *e, int n) {
     const Config *c = &e->model->config;
     launch(&e->queue, "embed_kernel", embed_kernel, dim3((unsigned)n), THREADS, 0, e->x, e->tok_emb,
@@ -956,11 +989,7 @@ static int plan_few(const Engine *e) {
 static void check_memory(const Engine *e) {
     size_t available, total;
     CUDA(cudaMemGetInfo(&available, &total));
-    if (e->needed > available)
-        die("GPU: %.2f GB of memory needed for %s with a context of %d, %.2f of %.2f GB free; a "
-            "smaller context (-c) or batch (-b) needs less",
-            (double)e->needed * 1e-9, e->model->path, e->opt.n_ctx, (double)available * 1e-9,
-            (double)total * 1e-9);
+    if (e->needed > available) out_of_memory(e, available, total);
 }
 
 static Engine *engine_open(const Model *m, const EngineOptions *o) {
@@ -1011,18 +1040,6 @@ static void engine_close(Engine *e) {
     free(e);
 }
 
-/* run.c: check_batch */
-static void check_batch(const Engine *e, const Batch *b) {
-    if (b->n < 1 || b->n > e->opt.n_batch)
-        die("batch: %d tokens, expected 1 to %d", b->n, e->opt.n_batch);
-    for (int i = 0; i < b->n; i++)
-        if (b->token[i] < 0 || b->token[i] >= e->model->config.vocab_size || b->seq[i] < 0 ||
-            b->seq[i] >= e->opt.n_seq || b->pos[i] < 0 || b->pos[i] >= e->opt.n_ctx)
-            die("batch: token %d at position %d of sequence %d, expected less than %d, %d, %d",
-                b->token[i], b->pos[i], b->seq[i], e->model->config.vocab_size, e->opt.n_ctx,
-                e->opt.n_seq);
-}
-
 /* Fills m from the batch. Tiles that are not used have no tokens. Returns how many are used. */
 static int fill_meta(const Engine *e, Meta *m, const Batch *b, int *wanted) {
     const Config *c = &e->model->config;
@@ -1047,7 +1064,7 @@ static int fill_meta(const Engine *e, Meta *m, const Batch *b, int *wanted) {
 static float *engine_forward(Engine *e, const Batch *b) {
     bool is_few = e->was_few = b->n <= e->few;
     int wanted;
-    check_batch(e, b);
+    check_batch(b, &e->opt, e->model->config.vocab_size);
     int n_tiles = fill_meta(e, is_few ? &e->host_few : &e->host, b, &wanted);
     return is_few ? forward_few(e, b->n, wanted) : forward_many(e, b->n, n_tiles, wanted);
 }
@@ -1066,5 +1083,11 @@ static int engine_likeliest(Engine *e, const float *logits) {
     return best;
 }
 
-extern "C" const EngineBackend cuda_engine = { engine_open, engine_forward, engine_cut,
-                                               engine_close, engine_likeliest };
+/* The kernels of section 5 and the plain ones treat each token as if it were alone; cuBLAS sums in
+ * an order that it chooses by the number of tokens. */
+static int engine_equal_rows(const Engine *e) {
+    return e->exact ? e->opt.n_batch : e->few > 1 ? e->few : 1;
+}
+
+extern "C" const EngineBackend cuda_engine = { engine_open,  engine_forward,   engine_cut,
+                                               engine_close, engine_likeliest, engine_equal_rows };

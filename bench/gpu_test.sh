@@ -2,7 +2,7 @@
 # gpu_test.sh: what can only be tested on a GPU, in less than 9 minutes. Every result is a line.
 #
 #   1 the checks of tests/test_cuda.c, natively
-#   2 the same under compute-sanitizer: memcheck, then racecheck, where that is installed
+#   2 most of them under compute-sanitizer: memcheck, then racecheck, where that is installed
 #   3 128 greedy tokens of random 1.5B and 8B models, --exact, against ./run on the CPU
 #
 # bench/gpu_test.sh --emulate rehearses it on the CPU, with a tiny model and without the sanitizer.
@@ -20,6 +20,7 @@ if [ "${1:-}" = --emulate ]; then
     make -s run convert emu $test > /dev/null
 else
     shapes="1.5b 8b" n=128 test=build/cuda/test_cuda program=./runcuda
+    export OC_NATIVE=1
     nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
     make -s -j8 run convert runcuda $test "CUDA_ARCH=${arch:-90}" > /dev/null
@@ -42,7 +43,8 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanit
         echo "skip $tool: no compute-sanitizer"
         continue
     fi
-    timeout 120 "$sanitizer" --tool $tool --error-exitcode 9 $test > build/gpu/$tool.log 2>&1
+    OC_SMALL=1 timeout 120 "$sanitizer" --tool $tool --error-exitcode 9 $test \
+        > build/gpu/$tool.log 2>&1
     result "$tool" $?
     grep -m 5 -E '^=+ (ERROR|Error|Invalid|Race)|^FAIL' build/gpu/$tool.log
 done

@@ -123,6 +123,10 @@ static bool avx512_here(void) {
 static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
+/* Intel's processors take more than four times as long for vdpbf16ps as for a multiply-add of
+ * float32, of which two do the same (build/machine measures both; bench/notes.md). */
+static bool bf16_slow(void) { return __builtin_cpu_is("intel"); }
+
 /* Two levels, because sums of pairs have other roundings: a level's name stands for its results. */
 #define AVX512                                                                                     \
     .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_x86,                \
@@ -132,6 +136,7 @@ static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("av
 const Kernels kernels_avx512 = { .name = "avx512", .here = avx512_here, AVX512 };
 const Kernels kernels_avx512bf16 = { .name = "avx512bf16",
                                      .here = bf16_here,
+                                     .slow = bf16_slow,
                                      AVX512,
                                      .pair_dots = pair_dots,
                                      .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 } };

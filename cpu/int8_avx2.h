@@ -59,6 +59,7 @@ INLINE void unpack_eight(Eight *e, const uint8_t *const row[8], size_t size, con
         const uint8_t *p = row[r];
         if (size < super_bytes(type)) p = size ? memcpy(end, row[r], size) : end;
         unpack_x86(&c, p, type);
+        part_pairs(&c, type);
         _mm256_storeu_ps(d, c.d);
         if (has_min(type)) _mm256_storeu_ps(m, c.m);
         UNROLL for (int j = 0; j < 8; j++) {
@@ -120,22 +121,27 @@ INLINE __m256 broadcast_float(const uint8_t *p) {
     return _mm256_broadcast_ss((const float *)(const void *)p);
 }
 
-/* The integer products of a block, 2 vectors of rows x 4 tokens. Bytes: sums of 16 bits wrap
- * around, and start from -offset sum q, so that what remains is a sum of signed codes: at most
- * 16 127 16 = 32512. */
+static inline bool five_bits(uint32_t type) {
+    return type == T_Q5_0 || type == T_Q5_1 || type == T_Q5_K;
+}
+
+/* Bytes: sums of 16 bits wrap around, and start from -offset sum q, so that what remains is a sum
+ * of signed codes: at most 16 127 16 = 32512. Types of 5 bits with a minimum, whose codes begin at
+ * 0, start there too and are given it back. */
+static uint32_t start_avx2(int even, int odd, uint32_t type) {
+    int offset = five_bits(type) ? 16 : type == T_Q4_0 ? 8 : 0;
+    return (uint32_t)(uint16_t)(-offset * even) | (uint32_t)(uint16_t)(-offset * odd) << 16;
+}
+
+/* The integer products of a block, 2 vectors of rows x 4 tokens. */
 INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uint8_t *x,
                        const uint32_t type) {
     const bool words = words_avx2(type);
-    const bool five = type == T_Q5_0 || type == T_Q5_1 || type == T_Q5_K;
     const size_t steps = words ? 16 : 8;
-    const uint8_t *sums = x + steps * 4 * PANEL_TOKENS;
-    UNROLL for (int t = 0; t < PANEL_TOKENS; t++) {
-        __m256i start = _mm256_setzero_si256();
-        if (five || type == T_Q4_0)
-            start = _mm256_sub_epi16(start, _mm256_slli_epi16(broadcast_dword(sums + 4 * t),
-                                                              five ? 4 : 3));
-        dot[0][t] = dot[1][t] = start;
-    }
+    const uint8_t *starts = x + steps * 4 * PANEL_TOKENS;
+    UNROLL for (int t = 0; t < PANEL_TOKENS; t++) dot[0][t] = dot[1][t] =
+        five_bits(type) || type == T_Q4_0 ? broadcast_dword(starts + 4 * t)
+                                          : _mm256_setzero_si256();
     UNROLL for (size_t s = 0; s < steps; s++, w += 4 * PANEL_ROWS) {
         __m256i w0 = load_32(w), w1 = load_32(w + 32);
         PIN(w0);
@@ -153,14 +159,14 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
             PIN(dot[1][t]);
         }
     }
-    const __m256i ones = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16);
+    const __m256i ones = _mm256_set1_epi16(1);
     UNROLL for (int t = 0; t < PANEL_TOKENS && !words; t++) {
         dot[0][t] = _mm256_madd_epi16(dot[0][t], ones);
         dot[1][t] = _mm256_madd_epi16(dot[1][t], ones);
-        if (five && type != T_Q5_0) { /* these have a minimum, and codes from 0 */
-            __m256i sum = _mm256_madd_epi16(broadcast_dword(sums + 4 * t), sixteen);
-            dot[0][t] = _mm256_add_epi32(dot[0][t], sum);
-            dot[1][t] = _mm256_add_epi32(dot[1][t], sum);
+        if (five_bits(type) && has_min(type)) {
+            __m256i start = _mm256_madd_epi16(broadcast_dword(starts + 4 * t), ones);
+            dot[0][t] = _mm256_sub_epi32(dot[0][t], start);
+            dot[1][t] = _mm256_sub_epi32(dot[1][t], start);
         }
     }
 }
@@ -202,4 +208,4 @@ static void tile_int8_avx2(float *sum, const uint8_t *panel, const uint8_t *x, i
 }
 
 #define PANELS_AVX2                                                                                \
-    { PANEL_ROWS, PANEL_TOKENS, words_avx2, pack_avx2, tile_int8_avx2 }
+    { PANEL_ROWS, PANEL_TOKENS, words_avx2, start_avx2, pack_avx2, tile_int8_avx2 }

@@ -36,6 +36,7 @@ INLINE void unpack_row(Sixteen *s, const int r, const uint8_t *row, size_t size,
     Codes c;
     if (size < super_bytes(type)) row = memcpy(end, row, size);
     unpack_x86(&c, row, type);
+    part_pairs(&c, type);
     if (type == T_Q6_K) _mm_storeu_si128((__m128i *)scale, c.natural);
     UNROLL for (int j = 0; j < 8; j++) {
         if (type == T_Q6_K)
@@ -102,17 +103,20 @@ INLINE __m512i broadcast_dword(const uint8_t *p) {
 }
 INLINE V broadcast_float(const uint8_t *p) { return v_set1(*(const float *)(const void *)p); }
 
-/* The integer products of a block, from -offset sum q on. */
+/* Words have no offset. */
+static uint32_t start_avx512(int even, int odd, uint32_t type) {
+    return words_avx512(type) ? 0 : (uint32_t)(-offset_x86(type) * (even + odd));
+}
+
+/* The integer products of a block. */
 INLINE void block_dots(__m512i dot[PANEL_TOKENS][PANEL_VECTORS], const uint8_t *w, const uint8_t *x,
                        const uint32_t type) {
     const bool words = words_avx512(type);
-    const int steps = words ? 16 : 8, offset = words ? 0 : offset_x86(type);
-    const uint8_t *sums = x + steps * 4 * PANEL_TOKENS;
+    const int steps = words ? 16 : 8;
+    const uint8_t *starts = x + steps * 4 * PANEL_TOKENS;
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) {
         __m512i start = _mm512_setzero_si512();
-        if (offset)
-            start = _mm512_dpwssd_epi32(start, _mm512_set1_epi16((short)-offset),
-                                        broadcast_dword(sums + 4 * t));
+        if (!words && offset_x86(type)) start = broadcast_dword(starts + 4 * t);
         UNROLL for (int v = 0; v < PANEL_VECTORS; v++) dot[t][v] = start;
     }
     UNROLL for (int s = 0; s < steps; s++, w += 4 * PANEL_ROWS) {
@@ -162,4 +166,4 @@ static void tile_int8_avx512(float *sum, const uint8_t *panel, const uint8_t *x,
 }
 
 #define PANELS_AVX512                                                                              \
-    { PANEL_ROWS, PANEL_TOKENS, words_avx512, pack_avx512, tile_int8_avx512 }
+    { PANEL_ROWS, PANEL_TOKENS, words_avx512, start_avx512, pack_avx512, tile_int8_avx512 }

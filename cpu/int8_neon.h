@@ -412,4 +412,4 @@ static bool words_neon(uint32_t type) {
 }
 
 #define PANELS_NEON                                                                                \
-    { PANEL_ROWS, PANEL_TOKENS, words_neon, pack_neon, tile_int8_neon }
+    { PANEL_ROWS, PANEL_TOKENS, words_neon, NULL, pack_neon, tile_int8_neon }

@@ -163,9 +163,10 @@ OC_API bool has_min(uint32_t type) {
 typedef struct {
     int n;
     size_t padded;
-    int8_t *q;     /* (n, padded) */
-    int16_t *half; /* (n, padded / 16) sums of 16 q */
-    float *d, *s;  /* (n, padded / 32) dx, and dx times the sum of 32 q */
+    int8_t *q;      /* (n, padded) */
+    int8_t *paired; /* the same, of each two blocks their first halves, then their second ones */
+    int16_t *half;  /* (n, padded / 16) sums of 16 q */
+    float *d, *s;   /* (n, padded / 32) dx, and dx times the sum of 32 q */
 } Rounded;
 
 /* y[t y_stride + r] = x_t . row r for `rows` rows of `cols` numbers, stored one behind the other
@@ -179,13 +180,16 @@ typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t
  * codes in bytes or, for types whose products need it, 2 in words of 16 bits, of consecutive k:
  *
  *     a block of W: 8 (words: 16) steps of `rows` dwords | `rows` floats d | `rows` floats m
- *     a block of x: 8 (words: 16) steps of `tokens` dwords | `tokens` dwords: the sums of q of even
- *                   and of odd pairs, two words | `tokens` floats dx | `tokens` floats dx sum q
+ *     a block of x: 8 (words: 16) steps of `tokens` dwords | `tokens` dwords: what sums of products
+ *                   start from | `tokens` floats dx | `tokens` floats dx sum q
  *
- * What a byte holds is the level's affair (code + offset, where its instruction wants that). */
+ * What a byte holds is the level's affair (code + offset, where its instruction wants that; sums
+ * then start from -offset sum q). */
 typedef struct {
     int rows, tokens;             /* 0: this level has no panels */
     bool (*words)(uint32_t type); /* two codes a dword, not four */
+    /* The start of a block's sums, of the sums of q of even and of odd pairs; NULL: 0 */
+    uint32_t (*start)(int even, int odd, uint32_t type);
     /* Rows of W (n_rows <= rows, `stride` bytes apart) as panel: block b stands at place b / 8 of
      * chain b mod 8; chains have padded / SUPER blocks; rows and blocks that are missing are 0. */
     void (*pack)(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t type, int n_rows,
@@ -259,6 +263,7 @@ typedef struct {
 typedef struct {
     const char *name;
     bool (*here)(void); /* does this CPU have it? */
+    bool (*slow)(void); /* does it have it in name only? then --cpu must ask for it; NULL: no */
     /* matmul */
     void (*float_dots)(const FloatRows *j);
     void (*pair_dots)(const FloatRows *j); /* rows and x of pairs of bfloat16; NULL: not here */

@@ -21,11 +21,13 @@ const char matmul_levels[] = "instruction set that this CPU has: plain";
 static const Kernels *_Atomic level;
 
 bool matmul_choose(const char *name) {
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
-        if (levels[i]->here() && (!name || !strcmp(name, levels[i]->name))) {
-            level = levels[i];
-            return true;
-        }
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        const Kernels *k = levels[i];
+        if (name ? strcmp(name, k->name) != 0 : k->slow && k->slow()) continue;
+        if (!k->here()) continue;
+        level = k;
+        return true;
+    }
     return false;
 }
 

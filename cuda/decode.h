@@ -110,7 +110,7 @@ struct Staged {
 __host__ __device__ static inline int staged_line(int kind, int depth) {
     return (kind >= Q8 ? depth : 2 * depth) | 64;
 }
-/* Bytes of shared memory for a product; see Staged and Shares. */
+/* Bytes of shared memory for a product; see Staged and leave(). */
 static size_t few_shared(int kind, int depth, int n) {
     size_t line = (size_t)staged_line(kind, depth) + (kind >= Q8 ? (size_t)depth / 8 : 0);
     int each = (depth / step_numbers(kind) + WARPS - 1) / WARPS;
@@ -244,25 +244,38 @@ __device__ static inline void multiply_block(float acc[2][4], const Step<KIND> *
     }
 }
 
+/* The same over one step of int8: 2 blocks of 32 columns, or 4 of q4. */
 template <int KIND, bool MANY>
-__device__ static inline void multiply(float acc[2][4], const Step<KIND> *s, const Staged *x,
-                                       int step, int n) {
+__device__ static inline void multiply_8(float acc[2][4], const Step<KIND> *s, const uint8_t *x_one,
+                                         const uint8_t *x_two, const float *d_one,
+                                         const float *d_two, int step) {
     constexpr int PAIRS = KIND == Q4 ? 2 : 1; /* of blocks in a step */
-    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    int one = min(g, n - 1), two = min(g + 8, n - 1);
-    const uint8_t *x_one = x->x + one * x->line + t * 16, *x_two = x->x + two * x->line + t * 16;
-    if (KIND < Q8) return multiply_16<KIND, MANY>(acc, s, x_one, x_two, step);
 #pragma unroll
     for (int pair = 0; pair < PAIRS; pair++) {
         int at = step * PAIRS + pair; /* of the pairs of a row */
         uint4 a = *(const uint4 *)(const void *)(x_one + at * STEP), b = make_uint4(0, 0, 0, 0);
         if (MANY) b = *(const uint4 *)(const void *)(x_two + at * STEP);
-        float2 d = *(const float2 *)(const void *)(x->d + one * x->blocks + 2 * at), e = d;
-        if (MANY) e = *(const float2 *)(const void *)(x->d + two * x->blocks + 2 * at);
+        float2 d = *(const float2 *)(const void *)(d_one + 2 * at), e = d;
+        if (MANY) e = *(const float2 *)(const void *)(d_two + 2 * at);
         const uint32_t first[4] = { a.x, b.x, a.y, b.y }, second[4] = { a.z, b.z, a.w, b.w };
         multiply_block<KIND, MANY>(acc, s, 2 * pair, first, d.x, e.x);
         multiply_block<KIND, MANY>(acc, s, 2 * pair + 1, second, d.y, e.y);
     }
+}
+
+/* The product of one step. This lane reads tokens g and g + 8; beyond the last token that one
+ * again, whose sums nobody uses. */
+template <int KIND, bool MANY>
+__device__ static inline void multiply(float acc[2][4], const Step<KIND> *s, const Staged *x,
+                                       int step, int n) {
+    int g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    int one = min(g, n - 1), two = min(g + 8, n - 1);
+    const uint8_t *x_one = x->x + one * x->line + t * 16, *x_two = x->x + two * x->line + t * 16;
+    if constexpr (KIND < Q8)
+        multiply_16<KIND, MANY>(acc, s, x_one, x_two, step);
+    else
+        multiply_8<KIND, MANY>(acc, s, x_one, x_two, x->d + one * x->blocks, x->d + two * x->blocks,
+                               step);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -374,9 +387,9 @@ template <int KIND, bool MANY> __global__ void __launch_bounds__(THREADS, 2) few
     Place c = { row, end, warp * each, warp * each, each, steps };
     Step<KIND> ring[DEEP];
 #pragma unroll
-    for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c);
+    for (int i = 0; i < DEEP; i++) fetch<KIND>(&ring[i], &p.w, &c); /* weights: before the wait */
     pdl_launch();
-    pdl_wait();
+    pdl_wait(); /* from here on, what the kernel before this one wrote may be read */
     Staged x;
     x.x = dynamic_shared();
     x.line = staged_line(KIND, p.w.depth);
@@ -395,13 +408,14 @@ template <int KIND, bool MANY> __global__ void __launch_bounds__(THREADS, 2) few
                 multiply<KIND, MANY>(acc, &ring[i], &x, warp * each + step, p.n);
             fetch<KIND>(&ring[i], &p.w, &c);
             if (++step < each) continue;
+            /* The warp has done its columns of this tile and goes on with the next. */
             leave(shares, tile++ % slots, tok, acc);
             step = 0;
 #pragma unroll
             for (int k = 0; k < 4; k++) acc[0][k] = acc[1][k] = 0;
         }
         if (tile == finished) continue;
-        __syncthreads();
+        __syncthreads(); /* the shares of all warps are there; slots last until the next barrier */
         finish_tiles(&p, shares, slots, tok, finished, tile - finished, row, end, &best);
         finished = tile;
     }

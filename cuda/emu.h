@@ -16,8 +16,9 @@
  *   - a kernel launched to overlap the one before it must call pdl_wait() in every thread.
  *
  * It says nothing about speed, registers or bank conflicts, and has no memory model: a missing
- * __threadfence is not found. OC_EMU_DEVICES, OC_EMU_DRIVER, OC_EMU_CC, OC_EMU_MEMORY and
- * OC_EMU_FAIL=N (the N-th call fails) play a machine that cannot do it.
+ * __threadfence is not found. OC_EMU_DEVICES, OC_EMU_DRIVER, OC_EMU_CC, OC_EMU_MEMORY (bytes;
+ * OC_EMU_ROOM: of them in one piece, for cudaMalloc), OC_EMU_SHARED and OC_EMU_FAIL=N (the N-th
+ * call fails) play a machine that cannot do it.
  * Sections: 1 types, 2 fibers, 3 a block, 4 what kernels call, 5 the runtime. cuBLAS stands in
  * emu_blas.h, NCCL in emu_nccl.h. Used by gpu.h. Test: tests/test_cuda.c, tests/test_cuda.py. */
 #ifndef OC_EMU_H
@@ -71,8 +72,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return { x, y, z
 
 /* ------------------------------------------------------------------------------------------------
  * 2. Fibers: on x86-64 a switch is twelve instructions, which keep the registers that a function
- * must keep; elsewhere, or
- * with -DOC_EMU_UCONTEXT, ucontext does it. */
+ * must keep; elsewhere, or with -DOC_EMU_UCONTEXT, ucontext does it. */
 
 namespace emu {
 
@@ -488,11 +488,10 @@ struct cudaDeviceProp {
 
 namespace emu {
 typedef std::vector<std::function<void()>> Ops;
-inline Ops queue;       /* submitted and not run yet */
-inline size_t n_run;    /* operations that have run so far */
-inline Ops *capturing;  /* or they go into a graph */
-inline size_t used;     /* bytes of device memory */
-inline long calls_left; /* until one fails; 0: never */
+inline Ops queue;      /* submitted and not run yet */
+inline size_t n_run;   /* operations that have run so far */
+inline Ops *capturing; /* or they go into a graph */
+inline size_t used;    /* bytes of device memory */
 
 inline long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -572,10 +571,27 @@ inline cudaError_t emu_malloc(void **p, size_t n) {
     memset(*p, 0xff, n); /* NaN */
     return emu::call();
 }
-template <class T> cudaError_t cudaMalloc(T **p, size_t n) { return emu_malloc((void **)p, n); }
 template <class T> cudaError_t cudaMallocHost(T **p, size_t n) { return emu_malloc((void **)p, n); }
-inline cudaError_t cudaFree(void *p) { return free(p), emu::call(); }
 inline cudaError_t cudaFreeHost(void *p) { return free(p), emu::call(); }
+/* On the device, at most OC_EMU_MEMORY; the 256 bytes in front hold the size. */
+template <class T> cudaError_t cudaMalloc(T **p, size_t n) {
+    char *bytes;
+    if (emu::used + n >
+        (size_t)emu::setting("OC_EMU_ROOM", emu::setting("OC_EMU_MEMORY", 8L << 30)))
+        return cudaErrorMemoryAllocation;
+    cudaError_t e = emu_malloc((void **)&bytes, n + 256);
+    memcpy(bytes, &n, sizeof n);
+    emu::used += n;
+    *p = (T *)(void *)(bytes + 256);
+    return e;
+}
+inline cudaError_t cudaFree(void *p) {
+    size_t n;
+    memcpy(&n, (char *)p - 256, sizeof n);
+    emu::used -= n;
+    free((char *)p - 256);
+    return emu::call();
+}
 inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
                                    cudaStream_t) {
     emu::submit([=] { memcpy(to, from, n); });

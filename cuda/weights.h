@@ -13,7 +13,7 @@
  * 1. Weights. A matrix is stored row by row, each row padded with zeros to `depth` numbers. Blocks
  * of q8_0 and q4_0 (34 and 18 bytes) cannot be read 16 bytes at a time, so they are taken apart:
  * codes in one array, scales in another. Within a row the codes of two (q4: four) blocks of 32 are
- * interleaved for section 6, where 4 threads share a row and each takes 8 numbers of every block:
+ * interleaved for decode.h, where 4 threads share a row and each takes 8 numbers of every block:
  *
  *   q8: 64 bytes = 2 blocks:    thread 0 [block 0: 0..7][block 1: 0..7]  thread 1 [8..15] ...
  *   q4: 64 bytes = 4 blocks:    thread 0 [0: 0..7][1: 0..7][2: 0..7][3: 0..7]  thread 1 [8..15] ...

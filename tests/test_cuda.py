@@ -4,6 +4,7 @@ command line ./runcuda-emu: the same text as ./run, and one clear line for every
 run it. All of it on the CPU, through cuda/emu.h."""
 
 import os
+import re
 import sys
 
 from check import BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, skip, start
@@ -30,7 +31,9 @@ def fails(name, env, *words, code=1, arguments=()):
           f"exit code {done.returncode}, {lines}, expected {words}")
 
 
-relay("engine", start(os.path.join(TESTS, "test_cuda"), timeout=1000))
+# Threads that wait for the next weight to upload would only be in the way.
+relay("engine", start(os.path.join(TESTS, "test_cuda"), timeout=1000,
+                      env={"OMP_WAIT_POLICY": "passive"}))
 
 directory = os.path.join(ROOT, "tests/data/llama_gqa20")
 made = start(program("convert"), directory, MODEL, "-q", "bf16")
@@ -44,6 +47,15 @@ check_equal("the same without speculation", alone.stdout, exact)
 fast = run(EMU, "-q", "--speculate", 0).stdout
 check("the fast path writes", len(fast) > 12, repr(fast))
 check_equal("and the same with speculation", run(EMU, "-q", "--speculate-always").stdout, fast)
+for shared, most in ("75500", 2), ("75000", 1), ("50000", 0):  # proposals; then cuBLAS, none
+    small = {"OC_EMU_SHARED": shared}
+    plain = run(EMU, "-q", "--speculate", 0, env=small).stdout
+    done = run(EMU, "--speculate-always", env=small)
+    found = re.search(rb"speculation: .* ([\d.]+) tokens a pass", done.stderr)
+    rate = float(found.group(1)) if found else 1
+    check_equal(f"{shared} bytes of shared memory: the text", done.stdout, plain)
+    check(f"at most {most} proposals a pass", rate <= most + 1 and (rate > 1) == (most > 0),
+          f"{rate} tokens a pass")
 check_equal("sampling takes the logits", run(EMU, "-q", "-t", 0.7, "-s", 5).returncode, 0)
 check_equal("--cache fp8", run(EMU, "-q", "--cache", "fp8").returncode, 0)
 one, two = os.path.join(SCRATCH, "one.gguf"), os.path.join(SCRATCH, "two.gguf")
@@ -57,6 +69,9 @@ fails("an old driver", {"OC_EMU_DRIVER": "12040"}, "12.4", "13.0", "update")
 fails("no driver", {"OC_EMU_DRIVER": "0"}, "no NVIDIA driver")
 fails("an old device", {"OC_EMU_CC": "75"}, "7.5", "8.0")
 fails("too little memory", {"OC_EMU_MEMORY": "1000000"}, "GB of memory needed", "GB free", "-c")
+fails("memory in pieces", {"OC_EMU_ROOM": "1000000"}, "GB of memory needed", "8.59 GB free")
+fails("no room for the draft", {"OC_EMU_MEMORY": "1500000"}, "GB of memory needed", "GB free",
+      arguments=("--draft", MODEL))
 fails("--cache of another type", {}, "--cache", "bf16 or fp8", code=2, arguments=("--cache", "q8"))
 calls = 0  # every call of the runtime fails once
 for number in [1, 2, 3, 5, 8, 13, 20, 40, 60, 90, 130, 150]:
