@@ -587,6 +587,7 @@ template <class T> cudaError_t cudaMalloc(T **p, size_t n) {
 }
 inline cudaError_t cudaFree(void *p) {
     size_t n;
+    if (!p) return emu::call();
     memcpy(&n, (char *)p - 256, sizeof n);
     emu::used -= n;
     free((char *)p - 256);
