@@ -50,7 +50,7 @@ endif
 ifneq ($(filter cuda,$(MAKECMDGOALS)),)
 .SILENT:
 endif
-.PHONY: cuda emu bench-cuda
+.PHONY: cuda emu bench-cuda bench-traincuda
 ifneq ($(NVCC),)
 cuda: $(CUDA_PROGRAMS) ## build runcuda and traincuda with nvcc; prints nothing when all goes well
 	@:
@@ -115,3 +115,5 @@ build/emu/bench_traincuda: build/bench/traincuda_run.o build/emu/traincuda.o $(C
 	$(CXX) -o $@ $^ $(if $(OPENMP),-fopenmp) $(LIBS)
 bench-cuda: build/cuda/bench_gpu ## measure decode and prompts on the GPU against its limits
 	$(PYTHON) bench/gpu_run.py
+bench-traincuda: build/cuda/bench_traincuda train tokenizer ## measure training on the GPU: MFU
+	$(PYTHON) bench/traincuda_run.py
