@@ -464,24 +464,26 @@ template <class T> __global__ void __launch_bounds__(128) plain_backward_q_kerne
     plain_put(a.dqkv + (base + (size_t)t) * stride + (size_t)h * D, dq, a.root, a.D);
 }
 
-template <class T> __global__ void __launch_bounds__(128) plain_backward_kv_kernel(Heads<T> a) {
+/* dV of one key a warp, or, without VALUES, dK. */
+template <class T, bool VALUES>
+__global__ void __launch_bounds__(128) plain_backward_kv_kernel(Heads<T> a) {
     int u = (int)(blockIdx.x * 4 + threadIdx.x / 32), kv = (int)blockIdx.y, b = (int)blockIdx.z;
     if (u >= a.n) return;
     int lane = (int)threadIdx.x % 32, group = a.H / a.K;
     size_t stride = row_numbers(&a), base = (size_t)b * (size_t)a.n, D = (size_t)a.D;
     size_t at = (base + (size_t)u) * stride + (size_t)(a.H + kv) * D, out = (size_t)a.H * D;
-    float dk[PLAIN_PARTS] = { 0 }, dv[PLAIN_PARTS] = { 0 }, p, ds;
+    const T *rows = VALUES ? a.dout : a.qkv; /* what is added up: dO or Q */
+    size_t apart = VALUES ? out : stride;
+    float sum[PLAIN_PARTS] = { 0 }, p, ds;
     int end = tiles_until(a.first + base, u, a.n, 1);
     for (int h = kv * group; h < (kv + 1) * group; h++)
         for (int t = u; t < end; t += 32) {
             int count = min(32, end - t);
-            size_t row = base + (size_t)t;
             plain_pair(&a, b, h, t + min(lane, count - 1), u, &p, &ds);
-            plain_add(dv, p, a.dout + row * out + (size_t)h * D, out, count, a.D);
-            plain_add(dk, ds, a.qkv + row * stride + (size_t)h * D, stride, count, a.D);
+            plain_add(sum, VALUES ? p : ds, rows + (base + (size_t)t) * apart + (size_t)h * D,
+                      apart, count, a.D);
         }
-    plain_put(a.dqkv + at, dk, a.root, a.D);
-    plain_put(a.dqkv + at + (size_t)a.K * D, dv, 1, a.D);
+    plain_put(a.dqkv + at + (VALUES ? (size_t)a.K * D : 0), sum, VALUES ? 1 : a.root, a.D);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -496,7 +498,9 @@ template <class T> static void plain_forward(const Queue *q, const Heads<T> *a, 
 }
 
 template <class T> static void plain_backward(const Queue *q, const Heads<T> *a, int B) {
-    launch(q, "plain_backward_kv", plain_backward_kv_kernel<T>, grid_of(a, B, 4, a->K), 128, 0, *a);
+    dim3 keys = grid_of(a, B, 4, a->K);
+    launch(q, "plain_backward_v", plain_backward_kv_kernel<T, true>, keys, 128, 0, *a);
+    launch(q, "plain_backward_k", plain_backward_kv_kernel<T, false>, keys, 128, 0, *a);
     launch(q, "plain_backward_q", plain_backward_q_kernel<T>, grid_of(a, B, 4, a->H), 128, 0, *a);
 }
 
