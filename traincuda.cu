@@ -772,7 +772,7 @@ static void find_bad(Trainer *t, char bad[64]) {
 
 extern "C" void cuda_sum(double *x, int n) {
     Group *g = the_group;
-    double *on_device;
+    double *on_device = NULL;
     CUDA(cudaMalloc(&on_device, (size_t)n * sizeof *x));
     CUDA(cudaMemcpyAsync(on_device, x, (size_t)n * sizeof *x, cudaMemcpyHostToDevice, g->stream));
     group_sum(g, on_device, (size_t)n);

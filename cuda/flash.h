@@ -443,10 +443,16 @@ __device__ static inline void plain_pair(const Heads<T> *a, int b, int h, int t,
     const T *q = a->qkv + (base + (size_t)t) * stride + (size_t)h * D;
     const T *k = a->qkv + (base + (size_t)u) * stride + (size_t)(a->H + h / (a->H / a->K)) * D;
     const T *dout = a->dout + ((base + (size_t)t) * (size_t)a->H + (size_t)h) * D;
+    const T *v = k + (size_t)a->K * D;
     size_t at = lse_at(a, b, h, t);
-    float scale = LOG2_E * a->root;
-    *p = exp2f(plain_dot(q, k, a->D) * scale - a->lse[at]);
-    *ds = *p * (plain_dot(dout, k + (size_t)a->K * D, a->D) - a->delta[at]);
+    float score = 0, dp = 0;
+#pragma unroll 4
+    for (int d = 0; d < a->D; d++) {
+        score += to_float(q[d]) * to_float(k[d]);
+        dp += to_float(dout[d]) * to_float(v[d]);
+    }
+    *p = exp2f(score * (LOG2_E * a->root) - a->lse[at]);
+    *ds = *p * (dp - a->delta[at]);
 }
 
 template <class T> __global__ void __launch_bounds__(128) plain_backward_q_kernel(Heads<T> a) {
@@ -476,13 +482,13 @@ __global__ void __launch_bounds__(128) plain_backward_kv_kernel(Heads<T> a) {
     size_t apart = VALUES ? out : stride;
     float sum[PLAIN_PARTS] = { 0 }, p, ds;
     int end = tiles_until(a.first + base, u, a.n, 1);
-    for (int h = kv * group; h < (kv + 1) * group; h++)
-        for (int t = u; t < end; t += 32) {
-            int count = min(32, end - t);
-            plain_pair(&a, b, h, t + min(lane, count - 1), u, &p, &ds);
-            plain_add(sum, VALUES ? p : ds, rows + (base + (size_t)t) * apart + (size_t)h * D,
-                      apart, count, a.D);
-        }
+    int steps = (end - u + 31) / 32;
+    for (int i = 0; i < group * steps; i++) { /* all queries of a head, then the next head */
+        int h = kv * group + i / steps, t = u + i % steps * 32, count = min(32, end - t);
+        plain_pair(&a, b, h, t + min(lane, count - 1), u, &p, &ds);
+        plain_add(sum, VALUES ? p : ds, rows + (base + (size_t)t) * apart + (size_t)h * D, apart,
+                  count, a.D);
+    }
     plain_put(a.dqkv + at + (VALUES ? (size_t)a.K * D : 0), sum, VALUES ? 1 : a.root, a.D);
 }
 
