@@ -172,4 +172,5 @@ fixtures: ## record the models of tests/data anew (needs torch, transformers, gg
 	$(PYTHON) tests/make_train_fixtures.py
 
 clean: ## remove everything that make has made
-	rm -rf build $(PROGRAMS) refine runcuda runcuda-emu evaluate-cuda evaluate-emu
+	rm -rf build $(PROGRAMS) refine $(CUDA_PROGRAMS) $(CUDA_PROGRAMS:%=%-emu) \
+	    evaluate-cuda evaluate-emu

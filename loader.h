@@ -325,4 +325,10 @@ OC_API int batch_fill(uint32_t *out, const Row *rows, int n, int every, uint32_t
     return width - 1;
 }
 
+/* Longer rows first: micro-batches of equal rows have little padding. */
+OC_API int row_cmp(const void *a, const void *b) {
+    const Row *x = a, *y = b;
+    return x->n != y->n ? (x->n < y->n ? 1 : -1) : (x->place > y->place) - (x->place < y->place);
+}
+
 #endif

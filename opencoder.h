@@ -2,7 +2,6 @@
  *
  * What to know first: the tensors of a model are listed once, in TENSORS below. The struct Weights,
  * the names in the file, the shapes, loading, conversion and training all derive from that list.
- *
  * Sections: 1 configuration, 2 tensors, 3 vocabulary, 4 a model from its file, 5 prototypes.
  * Compiles as C11 and as C++17. Test: tests/test_format.c, tests/badinput.py. */
 #ifndef OPENCODER_H
@@ -574,10 +573,9 @@ typedef struct {
 
 enum { GEMM_ADD = 1, GEMM_BF16 = 2 };
 /* C (m, n), rows `stride` floats apart, = A (m, k) B (k, n), or += with GEMM_ADD. GEMM_BF16 rounds
- * A and B to bfloat16 where the CPU multiplies those faster, and is ignored elsewhere. Each element
- * of C is summed over k in one fixed order, whatever m, n and the number of threads. gemm shares
- * the work among all threads; gemm_here is for callers that are one of many threads already. A
- * stored operand takes part with all its rows and columns. */
+ * A and B to bfloat16 where the CPU multiplies those faster. Each element of C is summed over k in
+ * one fixed order, whatever m, n and the number of threads. gemm shares the work among all threads;
+ * gemm_here is for callers that are one of many. A stored operand takes part as a whole. */
 void gemm(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
 void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k, int flags);
 bool gemm_has_bf16(void);      /* does GEMM_BF16 change anything here? */
@@ -615,20 +613,21 @@ int vocab_pack_main(int argc, char **argv);
 
 typedef struct Lora Lora; /* an adapter: lora.h */
 
-/* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer; main picks one. A batch is B
- * rows of T + 1 tokens: token t + 1 is the target of position t. Marks of shards.h: NO_LOSS on a
- * target that does not count, STARTS on the first token of a document, which attention does not
- * look behind and where positions begin at 0 again. Losses and gradients are sums over targets,
- * times `scale`. */
+/* Trainers: train.c exports cpu_trainer, traincuda.cu cuda_trainer. A batch is B rows of T + 1
+ * tokens: token t + 1 is the target of position t, unless marked NO_LOSS (shards.h). STARTS marks
+ * the first token of a document: attention does not look behind it, and positions begin at 0.
+ * Losses and gradients are sums over targets, times `scale`. */
 typedef struct Trainer Trainer;
 typedef struct {
     int batch, seq_len;                    /* the largest B and T that will come */
     float beta1, beta2, eps, weight_decay; /* AdamW; decay for matrices only, not for norms */
-    bool recompute;                        /* gradient checkpointing: keep only layer inputs */
-    bool bf16;                             /* products of bfloat16 where the CPU has them */
+    int recompute;                         /* 0: keep all activations .. 3: only layer inputs */
+    bool bf16, bf16_moments, bf16_grads;   /* bfloat16: products; on a GPU these, too */
     int lora_rank;                         /* 0: all weights are trained */
     float lora_alpha;                      /* the adapter's product is scaled by alpha / rank */
     uint64_t seed;                         /* of the adapter's first values */
+    int rank, n_ranks, device;             /* GPU: processes that train together; ranks.h */
+    void (*share)(void *bytes, size_t n);  /* from rank 0 to all */
 } TrainOptions;
 
 typedef struct {
@@ -648,11 +647,12 @@ typedef struct {
     float *(*gradients)(Trainer *t, size_t *n);
     /* The weights as an engine runs them, and with LoRA the adapter; updates change both. */
     const Model *(*model)(Trainer *t, const Lora **adapter);
-    /* Adds the tensors (LoRA: the adapter), with the optimizer's state or not, and writes path. */
+    /* Writes the tensors (LoRA: the adapter), with AdamW's state or not; w NULL: rank 0 does. */
     void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);
     void (*close)(Trainer *t);
+    void (*ready)(Trainer *t); /* the next step is the last of an update; or NULL */
 } TrainerBackend;
-extern const TrainerBackend cpu_trainer;
+extern const TrainerBackend cpu_trainer, cuda_trainer;
 
 /* run.c: the next token from V logits, which it changes; see there. */
 typedef struct {

@@ -3,7 +3,7 @@
  * What to know first: the CSV is the record. It gets one line an update, written out at once; a
  * resumed run cuts it back to the step of its checkpoint and goes on, so it ends up as if nothing
  * had happened but for the columns of time; and the plot is drawn from it.
- * Sections: 1 the CSV, 2 the plot, 3 the line on stderr, 4 samples.
+ * Sections: 1 the CSV, 2 the plot, 3 the line on stderr, 4 samples, 5 signals.
  * Test: tests/test_trainloop.py. */
 #ifndef OC_PROGRESS_H
 #define OC_PROGRESS_H
@@ -222,6 +222,26 @@ OC_API void print_sample(const Model *m, const Lora *adapter, const Tokenizer *t
     cpu_engine.close(e);
     free(seq), free(pos), free(want), free(ids.id);
     buf_free(&text);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * 5. Signals */
+
+static volatile sig_atomic_t interrupted;
+
+OC_API void on_signal(int sig) { interrupted = sig; }
+
+/* Ctrl-C and its kin end the run after a micro-batch, unless ignored (nohup); a lost stderr not. */
+OC_API void catch_signals(void) {
+    int ends[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_RESTART }, old;
+    for (int i = 0; i < 3; i++)
+        if (sigaction(ends[i], NULL, &old) ||
+            (old.sa_handler != SIG_IGN && sigaction(ends[i], &act, NULL)))
+            die("signals: cannot install handlers: %s", strerror(errno));
+    act.sa_handler = out_of_map;
+    if (sigaction(SIGBUS, &act, NULL) || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        die("signals: cannot install handlers: %s", strerror(errno));
 }
 
 #endif

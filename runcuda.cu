@@ -997,7 +997,7 @@ static Engine *engine_open(const Model *m, const EngineOptions *o) {
     size_t V = (size_t)m->config.vocab_size;
     e->model = m;
     e->opt = *o;
-    gpu_open(&e->gpu);
+    gpu_open(&e->gpu, 0);
     CUDA(cudaStreamCreateWithFlags(&e->queue.stream, cudaStreamNonBlocking));
     plan(e);
     e->counting = true;

@@ -35,7 +35,7 @@
 #include "shards.h"    /* NO_LOSS, STARTS, TOKEN_ID */
 #ifndef OC_LIBRARY
 #include "checkpoint.h"    /* new weights, OUT.ckpt-NNNNNN */
-#include "progress.h"      /* CSV, plot, the line on stderr, samples */
+#include "progress.h"      /* CSV, plot, the line on stderr, samples, signals */
 #include "ranks.h"         /* several processes, with MPI */
 #include "train_options.h" /* opt, the recipe, learning_rate */
 #endif
@@ -988,6 +988,7 @@ static const Model *trainer_model(Trainer *t, const Lora **adapter) {
  * 8. What a checkpoint holds: weights, and the optimizer's m and v under opt.m.NAME, opt.v.NAME */
 
 static void trainer_save(Trainer *t, GgufWriter *w, const char *path, bool optimizer) {
+    if (!w) return;
     static const char *const prefix[] = { "", "opt.m.", "opt.v." };
     const float *block[] = { t->params, t->m, t->v };
     int n = t->n_params, all = optimizer ? 3 * n : n;
@@ -1058,23 +1059,6 @@ typedef struct {
     Progress progress;
 } Run;
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int sig) { interrupted = sig; }
-
-/* Ctrl-C and its kin end the run after a micro-batch, unless ignored (nohup); a lost stderr not. */
-static void catch_signals(void) {
-    int ends[] = { SIGINT, SIGTERM, SIGHUP };
-    struct sigaction act = { .sa_handler = on_signal, .sa_flags = SA_RESTART }, old;
-    for (int i = 0; i < 3; i++)
-        if (sigaction(ends[i], NULL, &old) ||
-            (old.sa_handler != SIG_IGN && sigaction(ends[i], &act, NULL)))
-            die("signals: cannot install handlers: %s", strerror(errno));
-    act.sa_handler = out_of_map;
-    if (sigaction(SIGBUS, &act, NULL) || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
-        die("signals: cannot install handlers: %s", strerror(errno));
-}
-
 /* ------------------------------------------------------------------------------------------------
  * 10. Checkpoints: OUT.ckpt-NNNNNN */
 
@@ -1113,12 +1097,16 @@ static void write_model(Run *r, const char *path, bool checkpoint) {
 
 static void save_checkpoint(Run *r) {
     Buf path = { 0 };
-    if (mpi_rank || r->saved_step == r->count[STEP]) return;
+    if (r->saved_step == r->count[STEP]) return;
+    r->saved_step = r->count[STEP];
+    if (mpi_rank) {
+        r->backend->save(r->trainer, NULL, NULL, true);
+        return;
+    }
     if (fsync(fileno(r->progress.csv))) /* a checkpoint is never newer than the record */
         die("%s.csv: cannot flush to disk: %s", opt.out, strerror(errno));
     checkpoint_path(&path, opt.out, r->count[STEP]);
     write_model(r, path.data, true);
-    r->saved_step = r->count[STEP];
     prune_checkpoints(opt.out, r->saved_step, opt.keep);
     buf_free(&path);
 }
@@ -1159,12 +1147,6 @@ static void load_state(Run *r, const Model *m) {
 /* ------------------------------------------------------------------------------------------------
  * 11. One update */
 
-/* Longer rows first: micro-batches of equal rows have little padding. */
-static int row_cmp(const void *a, const void *b) {
-    const Row *x = a, *y = b;
-    return x->n != y->n ? (x->n < y->n ? 1 : -1) : (x->place > y->place) - (x->place < y->place);
-}
-
 /* Micro-batch q of this rank: rows rank + n_ranks (qB + i), i < B. Returns T, 0 when it has no
  * targets, or -1 behind the last one. */
 static int fill_micro(Run *r, int64_t q, int *n, int64_t *targets) {
@@ -1200,6 +1182,8 @@ static bool accumulate(Run *r, int64_t targets, double *loss) {
     *loss = 0;
     for (int64_t q = 0; !stop && (T = fill_micro(r, q, &n, &part)) >= 0; q++) {
         double each = micros ? (double)micros * (double)part : (double)targets;
+        bool last = mpi_rank + (q + 1) * opt.micro_batch * n_ranks >= opt.batch;
+        if (last && r->backend->ready) r->backend->ready(r->trainer);
         if (T) *loss += r->backend->step(r->trainer, r->tokens, n, T, (float)(1 / each));
         stop = interrupted != 0;
     }
@@ -1353,11 +1337,18 @@ static void open_trainer(Run *r, bool resumed) {
                        .beta2 = (float)opt.beta2,
                        .eps = (float)opt.eps,
                        .weight_decay = (float)opt.weight_decay,
-                       .recompute = opt.recompute,
+                       .recompute = opt.recompute ? 3 : (int)opt.recompute_level,
                        .bf16 = opt.bf16,
+                       .bf16_moments = opt.bf16_moments,
+                       .bf16_grads = opt.bf16_grads,
                        .lora_rank = (int)opt.lora,
                        .lora_alpha = (float)opt.lora_alpha,
-                       .seed = (uint64_t)opt.seed };
+                       .seed = (uint64_t)opt.seed,
+                       .rank = mpi_rank,
+                       .n_ranks = n_ranks,
+                       .device = ranks_device(),
+                       .share = ranks_share };
+    ranks_meet = opt.out;
     r->trainer = r->backend->open(&r->init, opt.lora && resumed ? &r->saved.gguf : NULL, &o);
     free(r->arena);
     r->rows = rows_new((size_t)opt.batch, (int)opt.seq_len);
@@ -1371,7 +1362,7 @@ static void open_trainer(Run *r, bool resumed) {
      * scores and values of T / 2 earlier positions on average. */
     p->flops = (opt.lora ? 4 : 6) * parameters(c, true) +
                6.0 * c->n_layers * c->n_heads * c->head_dim * (double)opt.seq_len;
-    p->peak = r->steps > 20 ? matmul_peak(opt.bf16) * 1e9 : 0; /* measuring takes 0.1 s */
+    p->peak = r->steps > 20 ? PEAK : 0;
     fprintf(stderr,
             "%s: %.4g parameters, %llu rows of %lld an epoch, %lld updates of %lld rows, "
             "%llu rows for validation, %s, %d threads\n",
@@ -1388,6 +1379,8 @@ static void open_trainer(Run *r, bool resumed) {
 static void after_update(Run *r, Update *u) {
     bool last = u->step == r->steps;
     bool check = last || (opt.val_every && u->step % opt.val_every == 0);
+    bool save = last || (opt.save_every && u->step % opt.save_every == 0);
+    if (mpi_rank && save) save_checkpoint(r);
     if (mpi_rank) return;
     if (check && r->val.n_sources && opt.val_rows) validate(r, u);
     report_update(&r->progress, u);
@@ -1398,7 +1391,7 @@ static void after_update(Run *r, Update *u) {
         print_sample(m, adapter, r->tokenizer, opt.prompt, opt.temperature,
                      mix_key((uint64_t)opt.seed, (uint64_t)u->step, 0), u->step);
     }
-    if (last || (opt.save_every && u->step % opt.save_every == 0)) save_checkpoint(r);
+    if (save) save_checkpoint(r);
 }
 
 static void close_run(Run *r) {
@@ -1434,7 +1427,7 @@ static int read_command(Run *r, int argc, char **argv, const char **word) {
 }
 
 int main(int argc, char **argv) {
-    Run run = { .backend = &cpu_trainer, .saved_step = -1 }, *r = &run;
+    Run run = { .backend = &TRAINER, .saved_step = -1 }, *r = &run;
     const char **word = (const char **)xcalloc((size_t)argc + 1, sizeof *word, "arguments");
     int64_t *steps;
     struct stat st;
@@ -1442,7 +1435,7 @@ int main(int argc, char **argv) {
     ranks_open(&argc, &argv);
     int n = read_command(r, argc, argv, word);
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
-    if (opt.bf16 && !gemm_has_bf16()) die_usage("--bf16: %s, expected avx512bf16", matmul_level());
+    if (opt.bf16 && !HAS_BF16) die_usage("--bf16: %s, expected avx512bf16", matmul_level());
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif
@@ -1464,17 +1457,17 @@ int main(int argc, char **argv) {
     open_data(r, word, n);
     resolve(r);
     write_recipe(&r->recipe, r->command, &r->data);
-    buf_printf(&r->recipe, "ranks %d\n", n_ranks);
     if (opt.lora) /* the header holds the checksums of all tensors */
         buf_printf(&r->recipe, "--init CRC32C %08x\n",
                    crc32c(0, r->init.map.data, r->init.gguf.data_start));
     if (resumed) load_state(r, opt.lora ? &r->saved : &r->init);
     open_trainer(r, resumed);
-    const Lora *adapter;
-    const Tensor *embedding = r->backend->model(r->trainer, &adapter)->weights.tok_emb;
-    if (n_ranks > 1)
+    if (n_ranks > 1) {
+        const Lora *adapter;
+        const Tensor *embedding = r->backend->model(r->trainer, &adapter)->weights.tok_emb;
         ranks_agree(r->count[STEP], crc32c(0, r->recipe.data, r->recipe.n),
                     crc32c(0, embedding->data, tensor_bytes(embedding)));
+    }
     catch_signals();
     bool whole = true;
     while (whole && r->count[STEP] < r->steps) {
@@ -1486,6 +1479,7 @@ int main(int argc, char **argv) {
     if (!whole && !mpi_rank)
         fprintf(stderr, "%sstopped after %lld of %lld updates; --resume goes on from there\n",
                 isatty(2) ? "\r\033[K" : "", (long long)r->count[STEP], (long long)r->steps);
+    if (whole && mpi_rank) r->backend->save(r->trainer, NULL, NULL, false);
     if (whole && !mpi_rank) {
         write_model(r, opt.out, false);
         fprintf(stderr, "wrote %s after %lld updates, %lld of them skipped\n", opt.out,

@@ -3,13 +3,25 @@
  *
  * What to know first: an option that decides the result stands in the table before -o. Those are
  * the recipe: it is written into every checkpoint, line by line, and a run that is resumed must
- * have the same; what stands behind -o may change from one start to the next.
+ * have the same; what stands behind -o may change from one start to the next, as may the machine:
+ * number of ranks, CPU or GPU, and with that how finely products are rounded.
  * Sections: 1 the table, 2 defaults, checks, 3 the recipe, 4 the learning rate. */
 #ifndef OC_TRAIN_OPTIONS_H
 #define OC_TRAIN_OPTIONS_H
 
-#include "loader.h" /* Loader; files.h: Option */
+#include "loader.h" /* Loader; opencoder.h: cpu_trainer; files.h: Option */
 #include "ranks.h"  /* n_ranks */
+
+#ifdef OC_CUDA /* ./traincuda is this program with the trainer of traincuda.cu */
+#define TRAINER  cuda_trainer
+#define PEAK     cuda_peak(opt.bf16)
+#define HAS_BF16 true
+double cuda_peak(bool bf16);
+#else
+#define TRAINER  cpu_trainer
+#define PEAK     (matmul_peak(opt.bf16) * 1e9) /* measuring takes 0.1 s */
+#define HAS_BF16 gemm_has_bf16()
+#endif
 
 /* ------------------------------------------------------------------------------------------------
  * 1. The table */
@@ -22,7 +34,9 @@ static struct {
     int64_t save_every, keep, val_every, val_rows, sample_every, log_every, threads;
     double theta, init_std, epochs, lr, min_lr, decay_fraction, beta1, beta2, eps, weight_decay;
     double clip, lora_alpha, spike, val_fraction, temperature;
-    bool tied, init_scaled, doc_mask, pack, recompute, bf16, resume, verify;
+    int64_t recompute_level;
+    bool tied, init_scaled, doc_mask, pack, recompute, bf16, bf16_moments, bf16_grads, resume,
+        verify;
 } opt;
 
 static const char usage[] =
@@ -85,15 +99,26 @@ static const Option options[] = {
     { 0, "pack", NULL, NULL, OPT_FLAG, &opt.pack, 0, 0, "several chat examples a row" },
     { 0, "val-fraction", NULL, "X", OPT_FLOAT, &opt.val_fraction, 0, 0.5,
       "end of each shard kept for validation where no --val is given (o)" },
-    { 0, "bf16", NULL, NULL, OPT_FLAG, &opt.bf16, 0, 0,
-      "bfloat16 products where the CPU has them" },
-    { 0, "recompute", NULL, NULL, OPT_FLAG, &opt.recompute, 0, 0, "less memory, one more forward" },
     { 0, "lora", NULL, "R", OPT_INT, &opt.lora, 0, 4096, "train an adapter of rank R alone" },
     { 0, "lora-alpha", NULL, "A", OPT_FLOAT, &opt.lora_alpha, 0, 1e6, "its scale; 0: 2 R (o)" },
     { 0, "spike", NULL, "X", OPT_FLOAT, &opt.spike, 0, 1e9,
       "skip updates with a loss above X times the running mean; 0: none" },
     { 'o', "output", NULL, "OUT", OPT_TEXT, &opt.out, 0, 0, "the model, or adapter, to write" },
     { 0, "resume", NULL, NULL, OPT_FLAG, &opt.resume, 0, 0, "go on from OUT's last checkpoint" },
+    { 0, "recompute", NULL, NULL, OPT_FLAG, &opt.recompute, 0, 0, "less memory, one more forward" },
+#ifdef OC_CUDA
+    { 0, "recompute-level", NULL, "N", OPT_INT, &opt.recompute_level, 0, 3,
+      "the same in part: 1 norms and SwiGLU, 2 gate and up too, 3 whole layers" },
+    { 0, "bf16", NULL, NULL, OPT_FLAG, &opt.bf16, 0, 0,
+      "bfloat16 weights and activations with float32 masters, else float32" },
+    { 0, "bf16-moments", NULL, NULL, OPT_FLAG, &opt.bf16_moments, 0, 0,
+      "with --bf16: AdamW's state too, stochastically rounded; 4 bytes a weight less" },
+    { 0, "bf16-gradients", NULL, NULL, OPT_FLAG, &opt.bf16_grads, 0, 0,
+      "with --bf16: gradients too; 2 bytes a weight less" },
+#else
+    { 0, "bf16", NULL, NULL, OPT_FLAG, &opt.bf16, 0, 0,
+      "bfloat16 products where the CPU has them" },
+#endif
     { 0, "save-every", NULL, "N", OPT_INT, &opt.save_every, 0, 1 << 30,
       "updates between checkpoints; 0: only at the end" },
     { 0, "keep", NULL, "K", OPT_INT, &opt.keep, 1, 1 << 20, "checkpoints to keep" },
@@ -165,6 +190,8 @@ OC_API void check_options(const char *command) {
                   n_ranks);
     if (opt.lora && !opt.init) die_usage("--lora: expected --init, the model to adapt");
     if (opt.lora_alpha > 0 && !opt.lora) die_usage("--lora-alpha: given without --lora");
+    if ((opt.bf16_moments || opt.bf16_grads) && !opt.bf16)
+        die_usage("--bf16-%s: given without --bf16", opt.bf16_grads ? "gradients" : "moments");
     if ((opt.sample_every > 0) != (opt.prompt != NULL))
         die_usage("--sample-every and --prompt: one is given, expected both or none");
 }

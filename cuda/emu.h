@@ -19,8 +19,8 @@
  * __threadfence is not found. OC_EMU_DEVICES, OC_EMU_DRIVER, OC_EMU_CC, OC_EMU_MEMORY (bytes;
  * OC_EMU_ROOM: of them in one piece, for cudaMalloc), OC_EMU_SHARED and OC_EMU_FAIL=N (the N-th
  * call fails) play a machine that cannot do it.
- * Sections: 1 types, 2 fibers, 3 a block, 4 what kernels call, 5 the runtime, 6 cuBLAS.
- * Used by gpu.h. Test: tests/test_cuda.c, tests/test_cuda.py. */
+ * Sections: 1 types, 2 fibers, 3 a block, 4 what kernels call, 5 the runtime. cuBLAS stands in
+ * emu_blas.h, NCCL in emu_nccl.h. Used by gpu.h. Test: tests/test_cuda.c, tests/test_cuda.py. */
 #ifndef OC_EMU_H
 #define OC_EMU_H
 
@@ -477,7 +477,7 @@ enum cudaError_t {
     cudaErrorNoKernelImageForDevice = 209,
     cudaErrorUnknown = 999
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamNonBlocking, cudaEventDisableTiming, cudaStreamCaptureModeThreadLocal };
 
 struct cudaDeviceProp {
@@ -587,6 +587,7 @@ template <class T> cudaError_t cudaMalloc(T **p, size_t n) {
 }
 inline cudaError_t cudaFree(void *p) {
     size_t n;
+    if (!p) return emu::call();
     memcpy(&n, (char *)p - 256, sizeof n);
     emu::used -= n;
     free((char *)p - 256);
@@ -624,6 +625,9 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, emu::call(
 inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
     return *e = emu::n_run + emu::queue.size(), emu::call();
 }
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+    return emu::call(); /* all streams are one queue */
+}
 inline cudaError_t cudaEventSynchronize(cudaEvent_t e) { return emu::run_until(*e), emu::call(); }
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
     return emu::capturing = new emu::Ops, emu::call();
@@ -643,72 +647,6 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
 inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, emu::call(); }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) { return delete x, emu::call(); }
 
-/* ------------------------------------------------------------------------------------------------
- * 6. cuBLAS: one product in plain loops, column-major as there */
-
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS };
-enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
-enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
-enum { CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT, CUBLAS_DEFAULT_MATH };
-enum { CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16 };
-typedef void *cublasHandle_t;
-inline const char *cublasGetStatusString(cublasStatus_t) { return "an error"; }
-inline cublasStatus_t cublasCreate(cublasHandle_t *h) {
-    return *h = nullptr, CUBLAS_STATUS_SUCCESS;
-}
-inline cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
-inline cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) {
-    return CUBLAS_STATUS_SUCCESS;
-}
-inline cublasStatus_t cublasSetMathMode(cublasHandle_t, int) { return CUBLAS_STATUS_SUCCESS; }
-inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) {
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-namespace emu {
-/* n vectors of k numbers, as float32. */
-inline std::vector<float> widen(const void *p, cudaDataType_t t, int n, int k, int stride) {
-    std::vector<float> v;
-    v.reserve((size_t)n * (size_t)k);
-    for (size_t j = 0; j < (size_t)n; j++)
-        for (size_t at = j * (size_t)stride, i = at; i < at + (size_t)k; i++)
-            v.push_back(t == CUDA_R_32F   ? ((const float *)p)[i]
-                        : t == CUDA_R_16F ? half_bits_to_float(((const uint16_t *)p)[i])
-                                          : bf16_bits_to_float(((const uint16_t *)p)[i]));
-    return v;
-}
-inline void narrow(void *p, cudaDataType_t t, size_t i, float v) {
-    if (t == CUDA_R_32F) ((float *)p)[i] = v;
-    if (t == CUDA_R_16F) ((uint16_t *)p)[i] = float_to_half_bits(v);
-    if (t == CUDA_R_16BF) ((uint16_t *)p)[i] = float_to_bf16_bits(v);
-}
-inline float dot(const float *a, const float *b, int k) {
-    float lane[8] = { 0 }, sum = 0;
-    for (int i = 0; i < k; i++) lane[i % 8] += a[i] * b[i];
-    for (float l : lane) sum += l;
-    return sum;
-}
-} // namespace emu
-
-/* C (m, n) = alpha A^T B + beta C; only this orientation is used here. */
-inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb,
-                                   int m, int n, int k, const void *alpha, const void *a,
-                                   cudaDataType_t at, int lda, const void *b, cudaDataType_t bt,
-                                   int ldb, const void *beta, void *c, cudaDataType_t ct, int ldc,
-                                   int, int) {
-    float al = *(const float *)alpha, be = *(const float *)beta;
-    if (ta != CUBLAS_OP_T || tb != CUBLAS_OP_N || lda < k || ldb < k || ldc < m || at != bt)
-        emu::fault("operands do not fit", "cublasGemmEx");
-    emu::submit([=] {
-        std::vector<float> x = emu::widen(a, at, m, k, lda), y = emu::widen(b, bt, n, k, ldb);
-        for (size_t j = 0; j < (size_t)n; j++)
-            for (size_t i = 0, wide = (size_t)k; i < (size_t)m; i++) {
-                size_t to = j * (size_t)ldc + i;
-                float old = be != 0 ? be * ((const float *)c)[to] : 0; /* added to float32 only */
-                emu::narrow(c, ct, to, al * emu::dot(&x[i * wide], &y[j * wide], k) + old);
-            }
-    });
-    return CUBLAS_STATUS_SUCCESS;
-}
+#include "emu_blas.h" /* cublasGemmEx */
 
 #endif

@@ -42,8 +42,9 @@ typedef struct {
     size_t max_shared; /* bytes of shared memory that one block may have */
 } Gpu;
 
-/* Takes the first device, or ends the program with the reason why that is not possible. */
-static inline void gpu_open(Gpu *g) {
+/* Takes a device, or ends the program with the reason why that is not possible. Of several
+ * processes on a machine each has its own number, and takes the device of that number. */
+static inline void gpu_open(Gpu *g, int number) {
     int n = 0, driver = 0, runtime = 0;
     cudaDeviceProp p;
     cudaError_t e = cudaGetDeviceCount(&n);
@@ -57,8 +58,8 @@ static inline void gpu_open(Gpu *g) {
     if (e == cudaErrorNoDevice || (e == cudaSuccess && n < 1))
         die("GPU: no device found, expected one; ./run needs none");
     check_cuda(e, "cudaGetDeviceCount");
-    CUDA(cudaSetDevice(0));
-    CUDA(cudaGetDeviceProperties(&p, 0));
+    CUDA(cudaSetDevice(number % n));
+    CUDA(cudaGetDeviceProperties(&p, number % n));
     snprintf(g->name, sizeof g->name, "%s", p.name);
     g->n_sm = p.multiProcessorCount;
     g->cc = p.major * 10 + p.minor;
