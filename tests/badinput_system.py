@@ -312,6 +312,7 @@ def cut_underfoot(directory):
 
 
 def signals():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and children inherit that
     for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL:
         name = signal.Signals(number).name
         yield act(f"{name} during convert", functools.partial(
