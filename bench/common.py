@@ -104,8 +104,8 @@ def inspect(model):
 
 def peak(limits, storage):
     """(name, 1e9 operations a second) of the fastest multiply-add that suits a type of weights."""
-    name = {"f32": "float32", "f16": "float32", "bf16": "bf16"}.get(storage, "int8")
-    name = name if getattr(limits, name) else "float32"
+    suit = {"f32": ["float32"], "f16": ["float32"], "bf16": ["bf16", "float32"]}
+    name = max(suit.get(storage, ["int8", "float32"]), key=lambda name: getattr(limits, name) or 0)
     return name, getattr(limits, name)
 
 
