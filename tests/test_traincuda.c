@@ -372,14 +372,23 @@ static void test_files(const Case *k) {
         snprintf(name, sizeof name, "%s: loaded and saved, the same bits", what);
         same_files(name, path[3], path[0], 0);
     }
+    /* From one to the other: the file crosses bit for bit; the updates that follow agree with those
+     * of the run that began in the same way. (Two runs that begin differently may not: where a
+     * gradient is next to zero AdamW's first step is its sign, and that is the rounding's.) */
+    static const TrainerBackend *const first[] = { &cpu_trainer, &cuda_trainer };
+    static const char *const names[] = { "CPU", "GPU" };
     TrainOptions o = options_of(k);
-    go_on(&cpu_trainer, &m, NULL, path[0], k, tokens, &o, 0, 4);
-    go_on(&cpu_trainer, &m, NULL, path[1], k, tokens, &o, 0, 2);
-    go_on(&cuda_trainer, NULL, path[1], path[2], k, tokens, &o, 2, 4);
-    same_files("begun on the CPU, resumed on the GPU", path[2], path[0], 5e-3);
-    go_on(&cuda_trainer, &m, NULL, path[1], k, tokens, &o, 0, 2);
-    go_on(&cpu_trainer, NULL, path[1], path[2], k, tokens, &o, 2, 4);
-    same_files("begun on the GPU, resumed on the CPU", path[2], path[0], 5e-3);
+    for (int i = 0; i < 2; i++) {
+        const TrainerBackend *a = first[i], *b = first[1 - i];
+        go_on(a, &m, NULL, path[0], k, tokens, &o, 0, 4);
+        go_on(a, &m, NULL, path[1], k, tokens, &o, 0, 2);
+        go_on(b, NULL, path[1], path[2], k, tokens, &o, 2, 2);
+        snprintf(name, sizeof name, "saved on the %s, loaded and saved on the other", names[i]);
+        same_files(name, path[2], path[1], 0);
+        go_on(b, NULL, path[1], path[2], k, tokens, &o, 2, 4);
+        snprintf(name, sizeof name, "begun on the %s, resumed on the other", names[i]);
+        same_files(name, path[2], path[0], 1e-4);
+    }
     for (int i = 0; i < 4; i++) unlink(path[i]);
     free(tokens);
     free_model(&m);
