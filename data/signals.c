@@ -97,8 +97,8 @@ void rules_close(Rules *r) {
     WordList *w = &r->words;
     uint32_t *words[] = { w->id, w->len, w->count, w->gram, w->at };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) free(words[i]);
-    Buf *bufs[] = { &r->repaired,    &r->plain,      &r->code_buf,
-                    &r->comment_buf, &r->small_code, &r->scratch };
+    Buf *bufs[] = { &r->repaired,   &r->plain,   &r->code_buf, &r->comment_buf,
+                    &r->small_code, &r->scratch, &r->word };
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) buf_free(bufs[i]);
     free(r->codes.code);
     free(r->work.code);
@@ -112,7 +112,7 @@ void rules_close(Rules *r) {
 static Str valid_text(Buf *b, Str text) {
     const char *end = text.s + text.n, *from = text.s;
     b->n = 0;
-    for (const char *p = text.s; p < end;) {
+    for (const char *p = text.s; (p = ascii_end(p, end)) < end;) {
         size_t len;
         if (char_at(p, end, &len) == MALFORMED) {
             buf_add(b, from, (size_t)(p - from));
