@@ -144,8 +144,8 @@ void lines_of(Lines *lines, Str text, bool visible_only) {
 void small_letters(Buf *b, Str text) {
     b->n = 0;
     buf_add(b, text.s, text.n);
-    for (size_t i = 0; i < b->n; i++)
-        b->data[i] = (char)(b->data[i] | (b->data[i] >= 'A' && b->data[i] <= 'Z' ? 32 : 0));
+    char *p = b->data; /* by itself: a store into b->data[i] might change b, and is done singly */
+    for (size_t i = 0; i < text.n; i++) p[i] = (char)(p[i] | (p[i] >= 'A' && p[i] <= 'Z' ? 32 : 0));
 }
 
 const char *find_word(Str text, const char *word, bool fold) {
