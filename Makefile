@@ -77,6 +77,7 @@ endif
 include cuda.mk
 include eval.mk
 include refine.mk
+include cookbook.mk
 TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
