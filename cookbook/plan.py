@@ -42,7 +42,7 @@ PROGRAM = {
     "sft-2": ("TRAINER", "sft", "--stage", "2"), "export": ("./convert",),
 }
 TAKEN = {
-    "refine": "output stats resume repo-depth repo meta stars against quiet zstd threads "
+    "refine": "output stats resume repo-depth repo meta stars quiet zstd threads "
               "ratio other none",
     "vocabulary": "output model field threads", "pack": "output tokenizer kind field threads",
     "pretrain": "output resume tokenizer val plot threads stage lora lora-alpha",
@@ -53,7 +53,7 @@ TAKEN["sft-1"] = TAKEN["sft-2"] = TAKEN["anneal"]
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
 HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes", "verbose",
-            "threads", "val-every", "val-rows", "about"}
+            "threads", "against", "val-every", "val-rows", "about"}
 # Of ./traincuda, where it is not built: what its -h adds to that of ./train.
 CUDA_OPTIONS = {"recompute-level": ("N", False), "bf16-gradients": (None, False),
                 "bf16-moments": (None, False)}
