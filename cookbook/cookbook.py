@@ -17,6 +17,7 @@ import sys
 
 import collect
 import stages
+import tuning
 from kitchen import CookError, Kitchen, Stopped, digest, digest_file
 from plan import ROOT, Plan, PlanError
 
@@ -27,6 +28,11 @@ STAGES = (
     ("vocabulary", ("refine",), stages.vocabulary),
     ("pack", ("refine", "vocabulary"), stages.pack),
     ("pretrain", ("vocabulary", "pack"), stages.pretrain),
+    ("instruct", ("refine", "vocabulary"), tuning.instruct),
+    ("mixture", ("refine", "vocabulary", "instruct"), tuning.mixture),
+    ("anneal", ("pack", "pretrain", "mixture"), tuning.anneal),
+    ("sft-1", ("instruct", "pretrain", "anneal"), tuning.sft_1),
+    ("sft-2", ("instruct", "pretrain", "anneal", "sft-1"), tuning.sft_2),
 )
 
 

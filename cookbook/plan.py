@@ -25,8 +25,9 @@ OWN = {
                "held-out-words": "words in a row that may not be shared with held-out files"},
     "vocabulary": {}, "pack": {},
     "pretrain": {"minutes": "at most so long; the last checkpoint is the result"},
-    "anneal": {"mixture": "original=84 algorithmic=12.4 synthetic=3.6"},
-    "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
+    "mixture": {"parts": "original=84 algorithmic=12.4 synthetic=3.6",
+                "phrases": "texts of algorithmic files, with ; between"},
+    "anneal": {}, "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
                  "validation": "pairs of held-out files, at most"},
     "sft-1": {}, "sft-2": {},
     "export": {"model": "annealed or chat", "install": "where to copy the model at the end"},
@@ -173,7 +174,8 @@ class Plan:
                             "./traincuda")
 
     def check_needs(self):
-        for section, need in ("sft-1", "instruct"), ("sft-2", "instruct"):
+        for section, need in ("sft-1", "instruct"), ("sft-2", "instruct"), \
+                ("anneal", "mixture"):
             if section in self.sections and need not in self.sections:
                 raise PlanError(f"{self.path}: [{section}] without [{need}], which makes its data")
         if bool(self.get("collect", "packages")) == bool(self.get("collect", "corpus")):

@@ -1,0 +1,161 @@
+"""tuning.py: from a base model to one that answers: instruct, mixture, anneal, sft-1, sft-2.
+
+What to know first: the paper anneals on 84 % of the first distribution, 12.4 % of files with three
+key phrases, which are denser in algorithms, and 3.6 % of synthetic functions (arXiv 2411.04905,
+section 2.2), while the learning rate falls exponentially. Then it tunes in two stages: many pairs
+once, better ones three times. Here all pairs come from docstrings of the corpus itself."""
+
+import json
+import os
+
+from kitchen import CookError
+from pairs import algorithmic, instruct_pairs
+from plan import ROOT
+from stages import checkpoint, pack_file, train, whole
+
+PAPER = "original=84 algorithmic=12.4 synthetic=3.6"
+PHRASES = "leetcode; def solution; class solution"
+SHORT = 15  # lines of an answer, and ...
+BRIEF = 300  # ... characters of an instruction of stage 2, where no doctests tell good from bad
+
+
+def read_lines(path):
+    with open(whole(path), encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_lines(path, records):
+    with open(whole(path), "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+    return len(records)
+
+
+def spread(rows, most):
+    """So many of the rows, evenly from all of them."""
+    return [rows[i * len(rows) // most] for i in range(most)] if most < len(rows) else rows
+
+
+# --------------------------------------------------------------------------------------- instruct
+def is_short(pair):
+    return pair["output"].count("\n") <= SHORT and len(pair["instruction"]) <= BRIEF
+
+
+def choose(everything, tested, many, better, most, best):
+    """The pairs of both stages: all, and those that pass their own examples, then short ones."""
+    pairs, proven = read_lines(everything), read_lines(tested)
+    if not pairs:
+        raise CookError("instruct: no pairs, expected functions with docstrings in the corpus")
+    seen = {pair["output"] for pair in proven}
+    rest = [pair for pair in pairs if is_short(pair) and pair["output"] not in seen]
+    chosen = spread(proven, best) + spread(rest, max(best - len(proven), 0))
+    return {"pairs": len(pairs), "with passing examples": len(proven),
+            "stage 1": write_lines(many, spread(pairs, most)),
+            "stage 2": write_lines(better, chosen or spread(pairs, best))}
+
+
+def instruct(kitchen):
+    plan, here = kitchen.plan, kitchen.here
+    words = plan.arguments("instruct")
+    instruct_pairs(kitchen, kitchen.path("refine", "train.jsonl"), here("pairs.jsonl"), words)
+    instruct_pairs(kitchen, kitchen.path("refine", "train.jsonl"), here("doctest.jsonl"), words,
+                   tested=True)
+    instruct_pairs(kitchen, kitchen.path("refine", "held-out.jsonl"), here("held-out.jsonl"), words)
+    most, best, val = (plan.number("instruct", key, default, 1) for key, default in
+                       (("pairs", 1000000), ("best", 100000), ("validation", 500)))
+    figures = kitchen.do(f"{here('stage1.jsonl')}: at most {most} pairs; {here('stage2.jsonl')}: "
+                         f"at most {best}, those that pass their examples first", choose,
+                         here("pairs.jsonl"), here("doctest.jsonl"), here("stage1.jsonl"),
+                         here("stage2.jsonl"), most, best) or {}
+    for name in "stage1", "stage2":
+        figures[f"packed {name}"] = pack_file(kitchen, here(name + ".jsonl"), name)
+    found = kitchen.do(f"{here('val.jsonl')}: at most {val} pairs of held-out files",
+                       lambda: write_lines(here("val.jsonl"),
+                                           spread(read_lines(here("held-out.jsonl")), val)))
+    if kitchen.dry or found:
+        figures["packed validation"] = pack_file(kitchen, here("val.jsonl"), "val")
+    return figures
+
+
+# --------------------------------------------------------------------------------------- anneal
+def mixture(kitchen):
+    """The shards that are mixed with the pretraining data: algorithmic.tok and synthetic.tok; a
+    part of which there is nothing has none."""
+    plan, here, figures = kitchen.plan, kitchen.here, {}
+    phrases = [text.strip() for text in plan.get("mixture", "phrases", PHRASES).split(";")]
+    algorithmic(kitchen, kitchen.path("refine", "train.jsonl"), here("algorithmic.jsonl"), phrases)
+    if "instruct" in plan.sections:
+        kitchen.do(f"{here('synthetic.jsonl')}: the functions of the pairs of stage 2",
+                   write_synthetic, kitchen.path("instruct", "stage2.jsonl"),
+                   here("synthetic.jsonl"))
+    for name in "algorithmic", "synthetic":
+        source = here(name + ".jsonl")
+        if kitchen.dry or (os.path.exists(whole(source)) and os.path.getsize(whole(source))):
+            figures[name] = pack_file(kitchen, source, name, "--kind", "text")
+    return figures
+
+
+def write_synthetic(pairs, out):
+    """Question and code as one text: a snippet that stands alone."""
+    fence = "```"
+    texts = [{"content": f"# {pair['instruction']}\n" +
+              "\n".join(line for line in pair["output"].split("\n")
+                        if not line.startswith(fence)) + "\n"} for pair in read_lines(pairs)]
+    write_lines(out, texts)
+
+
+def weights(plan):
+    """{part: weight}, checked."""
+    found = {}
+    for word in plan.get("mixture", "parts", PAPER).split():
+        name, _, text = word.partition("=")
+        try:
+            found[name] = float(text)
+        except ValueError:
+            found[name] = -1
+        if name not in ("original", "algorithmic", "synthetic") or not 0 <= found[name] < 1e6:
+            raise CookError(f"{plan.path}: [mixture] parts: '{word}', expected something like "
+                            f"{PAPER}")
+    if not found.get("original"):
+        raise CookError(f"{plan.path}: [mixture] parts: no original, expected it in every mixture")
+    return found
+
+
+def anneal(kitchen):
+    data, absent = [], []
+    for name, weight in weights(kitchen.plan).items():
+        shard = kitchen.path("pack", "train.tok") if name == "original" else \
+            kitchen.path("mixture", name + ".tok")
+        if not weight:
+            continue
+        if kitchen.dry or os.path.exists(whole(shard)):
+            data.append(f"{shard}={weight:g}")
+        else:
+            absent.append(name)
+            kitchen.say(f"no {name} files in this corpus: its share goes to the others")
+    figures = train(kitchen, "anneal", data, "--init", checkpoint(kitchen, "pretrain"),
+                    "--val", kitchen.path("pack", "val.tok"))
+    return {**figures, "mixture": data, "absent": absent}
+
+
+# --------------------------------------------------------------------------------------- sft
+def before(plan, stage):
+    """The last stage before this one that trains a model."""
+    order = [name for name in ("pretrain", "anneal", "sft-1", "sft-2") if name in plan.sections]
+    return order[order.index(stage) - 1]
+
+
+def sft(kitchen, number):
+    val = kitchen.path("instruct", "val.tok")
+    has_val = kitchen.dry or os.path.exists(os.path.join(ROOT, val))
+    return train(kitchen, "sft", [kitchen.path("instruct", f"stage{number}.tok")],
+                 "--stage", number,
+                 "--init", kitchen.path(before(kitchen.plan, kitchen.stage), "model.bin"),
+                 *(["--val", val] if has_val else []))
+
+
+def sft_1(kitchen):
+    return sft(kitchen, 1)
+
+
+def sft_2(kitchen):
+    return sft(kitchen, 2)
