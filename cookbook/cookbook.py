@@ -16,6 +16,7 @@ import signal
 import sys
 
 import collect
+import measure
 import stages
 import tuning
 from kitchen import CookError, Kitchen, Stopped, digest, digest_file
@@ -33,6 +34,9 @@ STAGES = (
     ("anneal", ("pack", "pretrain", "mixture"), tuning.anneal),
     ("sft-1", ("instruct", "pretrain", "anneal"), tuning.sft_1),
     ("sft-2", ("instruct", "pretrain", "anneal", "sft-1"), tuning.sft_2),
+    ("export", ("pretrain", "anneal", "sft-1", "sft-2"), measure.export),
+    ("evaluate", ("refine", "pretrain", "instruct", "anneal", "sft-2", "export"),
+     measure.evaluate),
 )
 
 
@@ -46,6 +50,8 @@ def read_plan(options):
         plan.sections["collect"]["corpus"] = os.path.abspath(options.corpus)
     if options.held_out:
         plan.sections["collect"]["held-out"] = " ".join(options.held_out.split())
+    if options.tasks and "evaluate" in plan.sections:
+        plan.sections["evaluate"]["tasks"] = " ".join(options.tasks.split())
     if options.against:
         plan.sections["refine"]["against"] = " ".join(options.against.split())
     return plan
@@ -56,9 +62,9 @@ def key_of(plan, name, needs, keys):
     outside = None
     if name == "collect":
         outside = collect.outside(plan)
-    if name == "refine":
-        outside = [digest_file(os.path.join(ROOT, path))
-                   for path in plan.words("refine", "against")]
+    files = {"refine": plan.words("refine", "against"), "evaluate": plan.words("evaluate", "tasks")}
+    if name in files:
+        outside = [digest_file(os.path.join(ROOT, path)) for path in files[name]]
     return digest([name, plan.recipe(name), [keys[need] for need in needs if need in keys],
                    outside])
 
@@ -93,6 +99,7 @@ def main():
     parser.add_argument("--held-out", metavar="NAMES", help="its folders for validation alone")
     parser.add_argument("--against", metavar="FILES",
                         help="benchmarks that nothing of which may stay in the corpus")
+    parser.add_argument("--tasks", metavar="FILES", help="benchmarks to solve: HumanEval, MBPP")
     parser.add_argument("--until", metavar="STAGE", choices=names, help="end after this stage")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     options = parser.parse_args()

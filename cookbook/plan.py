@@ -32,7 +32,7 @@ OWN = {
     "sft-1": {}, "sft-2": {},
     "export": {"model": "annealed or chat", "install": "where to copy the model at the end"},
     "evaluate": {"completions": "function headers to complete", "tokens": "of a completion",
-                 "tasks": "HumanEval or MBPP, as JSON Lines", "against-bytes": "held-out bytes"},
+                 "tasks": "HumanEval or MBPP, as JSON Lines", "held-out-bytes": "of the text for bits per byte"},
     "report": {"copy": "a directory of the tree for report and plots"},
 }
 # The program whose options a section may hold, and those that the cookbook sets itself.
@@ -41,6 +41,7 @@ PROGRAM = {
     "pack": ("./tokenizer", "pack"), "pretrain": ("TRAINER", "pretrain"),
     "anneal": ("TRAINER", "anneal"), "sft-1": ("TRAINER", "sft"),
     "sft-2": ("TRAINER", "sft", "--stage", "2"), "export": ("./convert",),
+    "evaluate": ("./evaluate",), "instruct": ("./refine", "instruct"),
 }
 TAKEN = {
     "refine": "output stats resume repo-depth repo meta stars quiet zstd threads "
@@ -48,13 +49,16 @@ TAKEN = {
     "vocabulary": "output model field threads", "pack": "output tokenizer kind field threads",
     "pretrain": "output resume tokenizer val plot threads stage lora lora-alpha",
     "anneal": "output resume tokenizer val plot threads stage init shape lora lora-alpha",
+    "evaluate": "output completions canonical generate-only restart show-prompts chat lora quiet "
+                "threads",
+    "instruct": "output stats level resume zstd quiet threads",
     "export": "output-format tokenizer random seed inspect check keep-optimizer lora lora-scale",
 }
 TAKEN["sft-1"] = TAKEN["sft-2"] = TAKEN["anneal"]
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
 HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes", "verbose",
-            "threads", "against", "val-every", "val-rows", "about"}
+            "threads", "against", "tasks", "val-every", "val-rows", "about"}
 # Of ./traincuda, where it is not built: what its -h adds to that of ./train.
 CUDA_OPTIONS = {"recompute-level": ("N", False), "bf16-gradients": (None, False),
                 "bf16-moments": (None, False)}
@@ -183,12 +187,12 @@ class Plan:
 
     def check_key(self, section, key, value):
         where = f"{self.path}: [{section}] {key}"
-        if key in TAKEN.get(section, "").split():
-            raise PlanError(f"{where}: set by the cookbook itself, expected it not in a plan")
         if key in OWN[section]:
             if not value:
                 raise PlanError(f"{where}: empty, expected {OWN[section][key]}")
             return
+        if key in TAKEN.get(section, "").split():
+            raise PlanError(f"{where}: set by the cookbook itself, expected it not in a plan")
         options = self.options(section)
         if key not in options:
             raise unknown(where, key, [*OWN[section], *options])
