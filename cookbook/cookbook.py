@@ -14,9 +14,12 @@ import argparse
 import os
 import signal
 import sys
+import time
 
 import collect
+import cost
 import measure
+import report
 import stages
 import tuning
 from kitchen import CookError, Kitchen, Stopped, digest, digest_file
@@ -37,6 +40,8 @@ STAGES = (
     ("export", ("pretrain", "anneal", "sft-1", "sft-2"), measure.export),
     ("evaluate", ("refine", "pretrain", "instruct", "anneal", "sft-2", "export"),
      measure.evaluate),
+    ("report", ("refine", "pack", "pretrain", "anneal", "sft-1", "sft-2", "export", "evaluate"),
+     report.report),
 )
 
 
@@ -48,6 +53,7 @@ def read_plan(options):
         plan.sections["collect"].pop("packages", None)
         plan.sections["collect"].pop("held-out", None)
         plan.sections["collect"]["corpus"] = os.path.abspath(options.corpus)
+    plan.sections.setdefault("report", {})
     if options.held_out:
         plan.sections["collect"]["held-out"] = " ".join(options.held_out.split())
     if options.tasks and "evaluate" in plan.sections:
@@ -65,6 +71,8 @@ def key_of(plan, name, needs, keys):
     files = {"refine": plan.words("refine", "against"), "evaluate": plan.words("evaluate", "tasks")}
     if name in files:
         outside = [digest_file(os.path.join(ROOT, path)) for path in files[name]]
+    if name == "report":  # takes a second, and says how long the others took
+        outside = time.time()
     return digest([name, plan.recipe(name), [keys[need] for need in needs if need in keys],
                    outside])
 
@@ -72,6 +80,7 @@ def key_of(plan, name, needs, keys):
 def cook(plan, options):
     kitchen = Kitchen(plan, options.dry_run)
     if not options.dry_run:
+        plan.check_files()
         kitchen.lock_place()
         signal.signal(signal.SIGTERM, lambda *_: stop(kitchen))
     keys = {}
@@ -81,7 +90,11 @@ def cook(plan, options):
         keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
         kitchen.cook(name, keys[name], function)
         if name == options.until:
-            break
+            return
+    report.publish(kitchen)
+    if plan.trainer == "./traincuda":
+        for line in cost.lines(plan):
+            print(f"# {line}")
 
 
 def stop(kitchen):

@@ -3,8 +3,8 @@
 What to know first: everything lies in build/cookbook/PLAN/. A stage works in STAGE.part/, which is
 renamed to STAGE/ when all of it is there; inside, stamp.json says what it was made from (`key`, a
 hash of the plan's section, of the stages before and of files from outside), how long that took,
-which commands were run and what was counted. A stage whose stamp still fits is not done again; what
-no longer fits is kept as STAGE.old/. So the same command goes on where the last one stopped, whatever
+which commands were run and what was counted. A stage whose stamp still fits is not done again; a
+model that no longer fits is kept in STAGE.old/. So the same command goes on where the last one stopped, whatever
 stopped it."""
 
 import fcntl
@@ -58,8 +58,8 @@ class Kitchen:
     def __init__(self, plan, dry):
         self.plan, self.dry = plan, dry
         self.place = os.path.join("build", "cookbook", plan.name)
-        self.stage, self.child, self.commands, self.deadline = None, None, [], None
-        self.lock = None
+        self.stage, self.child, self.commands, self.lock = None, None, [], None
+        self.order = []  # the stages of this run so far
         if not dry:
             os.makedirs(os.path.join(ROOT, self.place), exist_ok=True)
 
@@ -88,6 +88,11 @@ class Kitchen:
                 return json.load(file)
         except (OSError, ValueError):
             return None
+
+    def stamps(self):
+        """{stage: what is written of it} of the plan's finished stages, in their order."""
+        found = {stage: self.stamp(stage) for stage in self.order if stage != self.stage}
+        return {stage: stamp for stage, stamp in found.items() if stamp}
 
     # ------------------------------------------------------------------------------- starting programs
     def say(self, text):
@@ -189,6 +194,7 @@ class Kitchen:
     # ------------------------------------------------------------------------------- one stage
     def cook(self, name, key, function):
         """Does a stage, unless its stamp has this key; returns whether it was done now."""
+        self.order.append(name)
         final, part = (os.path.join(ROOT, self.place, name + end) for end in ("", ".part"))
         if self.dry:
             print(f"\n# {name}")
@@ -213,9 +219,10 @@ class Kitchen:
             {"key": key, "seconds": seconds, "ended": int(time.time()), "commands": self.commands,
              "figures": figures}, indent=1) + "\n")
         self.stage = None
-        if os.path.exists(final):
+        if os.path.exists(os.path.join(final, "model.bin")):  # maybe hours of work
             shutil.rmtree(final + ".old", ignore_errors=True)
             os.rename(final, final + ".old")
+        shutil.rmtree(final, ignore_errors=True)
         os.rename(part, final)
         self.say(f"{name}: {seconds:.1f} s")
         return True

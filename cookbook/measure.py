@@ -183,13 +183,13 @@ def evaluate(kitchen):
     text, headers = here("held-out.txt"), here("headers.jsonl")
     figures = {"text": kitchen.do(
         f"{text}: held-out files, and what gzip and xz make of them", held_out_text, held, text,
-        plan.number("evaluate", "held-out-bytes", 300000, 1000)), "models": {}}
-    number = plan.number("evaluate", "completions", 100, 1)
+        plan.number("evaluate", "held-out-bytes", 300000)), "models": {}}
+    number = plan.number("evaluate", "completions", 100)
     count = kitchen.do(f"{headers}: headers of {number} held-out functions", choose_headers, held,
                        headers, number)
     kitchen.do(f"{here('questions.jsonl')}: what a person might ask", questions,
                kitchen.path("instruct", "val.jsonl"), here("questions.jsonl"))
-    tokens = plan.number("evaluate", "tokens", MOST_TOKENS, 1)
+    tokens = plan.number("evaluate", "tokens", MOST_TOKENS)
     for name, model in models(kitchen):
         row = figures["models"][name] = {"bits": bits_per_byte(kitchen, model, text)}
         if kitchen.dry or count:

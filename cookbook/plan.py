@@ -16,7 +16,8 @@ OPTION = re.compile(r"^ +(?:-\w, )?--([a-z][a-z0-9-]*)(?: ([A-Z][A-Z=]*))?(?: |$
 # Keys of the cookbook, and what they mean; the other keys of a section are options of its program.
 OWN = {
     "plan": {"about": "a sentence for the report", "trainer": "./train, ./traincuda",
-             "threads": "of every program"},
+             "threads": "of every program", "launch": "what starts the trainer: mpirun -n 8",
+             "mfu": "part of a GPU's peak, for the hours that are printed", "peak": "of a GPU"},
     "collect": {"packages": "Debian packages by name; installed: the running Python's library",
                 "corpus": "a directory instead; its folders are the repositories",
                 "held-out": "packages or top-level folders, for validation alone",
@@ -45,7 +46,7 @@ PROGRAM = {
 }
 TAKEN = {
     "refine": "output stats resume repo-depth repo meta stars quiet zstd threads "
-              "ratio other none",
+              "other none",
     "vocabulary": "output model field threads", "pack": "output tokenizer kind field threads",
     "pretrain": "output resume tokenizer val plot threads stage lora lora-alpha",
     "anneal": "output resume tokenizer val plot threads stage init shape lora lora-alpha",
@@ -55,6 +56,13 @@ TAKEN = {
     "export": "output-format tokenizer random seed inspect check keep-optimizer lora lora-scale",
 }
 TAKEN["sft-1"] = TAKEN["sft-2"] = TAKEN["anneal"]
+# Numbers among the keys of OWN, their least value, and whether they are whole.
+NUMBERS = {
+    "threads": (1, True), "mfu": (1e-3, False), "peak": (1, False), "held-out-words": (0, True),
+    "minutes": (0, False), "pairs": (1, True), "best": (1, True), "validation": (1, True),
+    "completions": (1, True), "tokens": (1, True), "held-out-bytes": (1000, True),
+}
+PARTS = ("original", "algorithmic", "synthetic")
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
 HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes", "verbose",
@@ -121,6 +129,7 @@ class Plan:
                          for name in parser.sections()}
         self._known = {}
         self.check()
+        self.parts()
 
     @property
     def name(self):
@@ -132,16 +141,33 @@ class Plan:
     def words(self, section, key):
         return self.get(section, key).split()
 
-    def number(self, section, key, default, least=0):
-        text = self.get(section, key, str(default))
+    def number(self, section, key, default):
+        """The value of a key, of the default's type."""
+        return type(default)(self.check_number(section, key, self.get(section, key, str(default)),
+                                               0, isinstance(default, int)))
+
+    def check_number(self, section, key, text, least, is_whole):
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not least <= value < 1e15:
-            raise PlanError(f"{self.path}: [{section}] {key}: '{text}', expected a number of at "
-                            f"least {least}")
-        return int(value) if isinstance(default, int) else value
+        if not least <= value < 1e18 or (is_whole and value != int(value)):
+            raise PlanError(f"{self.path}: [{section}] {key}: '{text}', expected a "
+                            f"{'whole ' * is_whole}number of at least {least:g}")
+        return value
+
+    def parts(self):
+        """{part of the annealing mixture: its weight}; the paper's, unless told."""
+        found, text = {}, self.get("mixture", "parts", OWN["mixture"]["parts"])
+        for word in text.split():
+            name, _, weight = word.partition("=")
+            if name not in PARTS or name in found:
+                raise PlanError(f"{self.path}: [mixture] parts: '{word}', expected something like "
+                                f"{OWN['mixture']['parts']}")
+            found[name] = self.check_number("mixture", "parts", weight, 0, False)
+        if not found.get("original"):
+            raise PlanError(f"{self.path}: [mixture] parts: no original, expected some of it")
+        return found
 
     @property
     def trainer(self):
@@ -172,6 +198,14 @@ class Plan:
                 self.check_key(section, key, value)
         self.check_needs()
 
+    def check_files(self):
+        """Files that are read at the end, after hours, are better missed at the beginning."""
+        for section, key in ("refine", "against"), ("evaluate", "tasks"):
+            for name in self.words(section, key):
+                if not os.path.isfile(os.path.join(ROOT, name)):
+                    raise PlanError(f"{self.path}: [{section}] {key}: {name}: no file, expected a "
+                                    "benchmark as JSON Lines")
+
     def check_trainer(self):
         if self.trainer not in ("./train", "./traincuda"):
             raise PlanError(f"{self.path}: [plan] trainer: '{self.trainer}', expected ./train or "
@@ -190,6 +224,8 @@ class Plan:
         if key in OWN[section]:
             if not value:
                 raise PlanError(f"{where}: empty, expected {OWN[section][key]}")
+            if key in NUMBERS:
+                self.check_number(section, key, value, *NUMBERS[key])
             return
         if key in TAKEN.get(section, "").split():
             raise PlanError(f"{where}: set by the cookbook itself, expected it not in a plan")
@@ -200,6 +236,8 @@ class Plan:
             raise PlanError(f"{where}: '{value}', expected yes or no")
         if options[key][0] and not value:
             raise PlanError(f"{where}: empty, expected {options[key][0]}")
+        if options[key][0] in ("N", "X") and not options[key][1]:
+            self.check_number(section, key, value, -1, options[key][0] == "N")
 
     def arguments(self, section):
         """The section as words of a command line, without the cookbook's own keys."""

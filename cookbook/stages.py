@@ -161,7 +161,7 @@ def train(kitchen, command, data, *words):
     within = None
     if minutes and not kitchen.dry:
         within = max(60 * minutes - kitchen.spent(whole(kitchen.here())), 1)
-    kitchen.run(plan.trainer, command, *data, *words, *plan.arguments(stage), *threads(kitchen),
+    kitchen.run(*plan.words("plan", "launch"), plan.trainer, command, *data, *words, *plan.arguments(stage), *threads(kitchen),
                 "-o", model, *(["--resume"] if there else []), within=within)
     if kitchen.dry:
         return {}

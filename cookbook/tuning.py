@@ -13,7 +13,6 @@ from pairs import algorithmic, instruct_pairs
 from plan import ROOT
 from stages import checkpoint, pack_file, train, whole
 
-PAPER = "original=84 algorithmic=12.4 synthetic=3.6"
 PHRASES = "leetcode; def solution; class solution"
 SHORT = 15  # lines of an answer, and ...
 BRIEF = 300  # ... characters of an instruction of stage 2, where no doctests tell good from bad
@@ -60,7 +59,7 @@ def instruct(kitchen):
     instruct_pairs(kitchen, kitchen.path("refine", "train.jsonl"), here("doctest.jsonl"), words,
                    tested=True)
     instruct_pairs(kitchen, kitchen.path("refine", "held-out.jsonl"), here("held-out.jsonl"), words)
-    most, best, val = (plan.number("instruct", key, default, 1) for key, default in
+    most, best, val = (plan.number("instruct", key, default) for key, default in
                        (("pairs", 1000000), ("best", 100000), ("validation", 500)))
     figures = kitchen.do(f"{here('stage1.jsonl')}: at most {most} pairs; {here('stage2.jsonl')}: "
                          f"at most {best}, those that pass their examples first", choose,
@@ -103,26 +102,9 @@ def write_synthetic(pairs, out):
     write_lines(out, texts)
 
 
-def weights(plan):
-    """{part: weight}, checked."""
-    found = {}
-    for word in plan.get("mixture", "parts", PAPER).split():
-        name, _, text = word.partition("=")
-        try:
-            found[name] = float(text)
-        except ValueError:
-            found[name] = -1
-        if name not in ("original", "algorithmic", "synthetic") or not 0 <= found[name] < 1e6:
-            raise CookError(f"{plan.path}: [mixture] parts: '{word}', expected something like "
-                            f"{PAPER}")
-    if not found.get("original"):
-        raise CookError(f"{plan.path}: [mixture] parts: no original, expected it in every mixture")
-    return found
-
-
 def anneal(kitchen):
     data, absent = [], []
-    for name, weight in weights(kitchen.plan).items():
+    for name, weight in kitchen.plan.parts().items():
         shard = kitchen.path("pack", "train.tok") if name == "original" else \
             kitchen.path("mixture", name + ".tok")
         if not weight:
