@@ -78,7 +78,7 @@ include cuda.mk
 include eval.mk
 include refine.mk
 include cookbook.mk
-TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+TESTED := all emu refine build/plot build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags

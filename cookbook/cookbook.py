@@ -78,7 +78,8 @@ def key_of(plan, name, needs, keys):
 
 
 def cook(plan, options):
-    kitchen = Kitchen(plan, options.dry_run)
+    kitchen = Kitchen(plan, options.output or os.path.join("build", "cookbook", plan.name),
+                      options.dry_run)
     if not options.dry_run:
         plan.check_files()
         kitchen.lock_place()
@@ -112,6 +113,8 @@ def main():
     parser.add_argument("--held-out", metavar="NAMES", help="its folders for validation alone")
     parser.add_argument("--against", metavar="FILES",
                         help="benchmarks that nothing of which may stay in the corpus")
+    parser.add_argument("-o", "--output", metavar="DIR",
+                        help="where everything is made [build/cookbook/PLAN]")
     parser.add_argument("--tasks", metavar="FILES", help="benchmarks to solve: HumanEval, MBPP")
     parser.add_argument("--until", metavar="STAGE", choices=names, help="end after this stage")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")

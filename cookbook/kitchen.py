@@ -55,9 +55,8 @@ def digest_file(path):
 
 
 class Kitchen:
-    def __init__(self, plan, dry):
-        self.plan, self.dry = plan, dry
-        self.place = os.path.join("build", "cookbook", plan.name)
+    def __init__(self, plan, place, dry):
+        self.plan, self.place, self.dry = plan, place, dry
         self.stage, self.child, self.commands, self.lock = None, None, [], None
         self.order = []  # the stages of this run so far
         if not dry:

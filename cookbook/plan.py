@@ -186,12 +186,13 @@ class Plan:
         return self._known[section]
 
     def check(self):
+        for section in self.sections:
+            if section not in OWN:
+                raise unknown(f"{self.path}: [{section}]", section, OWN)
         for section in REQUIRED:
             if section not in self.sections:
                 raise PlanError(f"{self.path}: [{section}] is missing, expected it in every plan")
         for section, keys in self.sections.items():
-            if section not in OWN:
-                raise unknown(f"{self.path}: [{section}]", section, OWN)
             if section == "plan":
                 self.check_trainer()
             for key, value in keys.items():
