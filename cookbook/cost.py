@@ -1,11 +1,11 @@
 """cost.py: what the training of a plan for GPUs costs, computed, in hours of one H200.
 
 What to know first: a token costs 6 operations for each weight that it is multiplied with, forward
-and backward, and attention over t positions on average half of 12 L q_dim t more (scores and sums of
-L layers, forward and twice backward). A GPU does its peak, of which a run reaches a part, the model
-FLOPs utilization (MFU). No figure of this repository's own on a GPU stands behind the MFU: it is a
-parameter, [plan] mfu. For comparison, the paper's 28,000 hours of H800 for the 1.5B and 96,000 hours
-of H100 for the 8B (arXiv 2411.04905) come to 0.25 and 0.38 by the same formula."""
+and backward, and 6 L q_dim t more for attention in rows of t positions: scores and sums of L
+layers over t / 2 positions on average, once forward and twice backward. A GPU reaches a part of
+its peak, the model FLOPs utilization (MFU). No figure of this repository's own on a GPU stands
+behind it: it is a parameter, [plan] mfu. For comparison, the paper's 28,000 hours of H800 for the
+1.5B and 96,000 hours of H100 for the 8B (arXiv 2411.04905) come to 0.25 and 0.39 this way."""
 
 PEAK = 989e12  # bfloat16, dense, of an H200 as of an H100: NVIDIA's data sheet
 SHAPES = {  # dim, hidden, layers, query and key/value width
@@ -14,7 +14,7 @@ SHAPES = {  # dim, hidden, layers, query and key/value width
 
 
 def weights(shape, vocabulary):
-    """Weights that every token is multiplied with: all but the embedding, of which it takes a row."""
+    """Weights that a token is multiplied with: all but the embedding, of which it takes a row."""
     dim, hidden, layers, q, kv = SHAPES[shape]
     return layers * (2 * dim * q + 2 * dim * kv + 3 * dim * hidden) + vocabulary * dim
 

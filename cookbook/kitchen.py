@@ -1,11 +1,11 @@
-"""kitchen.py: where the stages work: starts programs, keeps what they print, and knows what is done.
+"""kitchen.py: where the stages work: starts programs, keeps what they print, knows what is done.
 
 What to know first: everything lies in build/cookbook/PLAN/. A stage works in STAGE.part/, which is
 renamed to STAGE/ when all of it is there; inside, stamp.json says what it was made from (`key`, a
 hash of the plan's section, of the stages before and of files from outside), how long that took,
 which commands were run and what was counted. A stage whose stamp still fits is not done again; a
-model that no longer fits is kept in STAGE.old/. So the same command goes on where the last one stopped, whatever
-stopped it."""
+model that no longer fits is kept in STAGE.old/. So the same command goes on where the last one
+stopped, whatever stopped it."""
 
 import fcntl
 import hashlib
@@ -62,7 +62,7 @@ class Kitchen:
         if not dry:
             os.makedirs(os.path.join(ROOT, self.place), exist_ok=True)
 
-    # ------------------------------------------------------------------------------- where things are
+    # ---------------------------------------------------------------------------- where things are
     def path(self, stage, *names):
         """A file of a stage, relative to the root, where every program is started."""
         part = ".part" if stage == self.stage else ""
@@ -83,7 +83,8 @@ class Kitchen:
     def stamp(self, stage):
         """What is written of a finished stage, or None."""
         try:
-            with open(os.path.join(ROOT, self.place, stage, "stamp.json"), encoding="utf-8") as file:
+            path = os.path.join(ROOT, self.place, stage, "stamp.json")
+            with open(path, encoding="utf-8") as file:
                 return json.load(file)
         except (OSError, ValueError):
             return None
@@ -93,7 +94,7 @@ class Kitchen:
         found = {stage: self.stamp(stage) for stage in self.order if stage != self.stage}
         return {stage: stamp for stage, stamp in found.items() if stamp}
 
-    # ------------------------------------------------------------------------------- starting programs
+    # ---------------------------------------------------------------------------- starting programs
     def say(self, text):
         print(text, file=sys.stderr, flush=True)
 
@@ -190,7 +191,7 @@ class Kitchen:
         self.say(self.commands[-1])
         return function(*arguments)
 
-    # ------------------------------------------------------------------------------- one stage
+    # ---------------------------------------------------------------------------- one stage
     def cook(self, name, key, function):
         """Does a stage, unless its stamp has this key; returns whether it was done now."""
         self.order.append(name)

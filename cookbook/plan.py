@@ -1,4 +1,4 @@
-"""plan.py: reads a plan, the INI file that says what the cookbook makes, and checks every name in it.
+"""plan.py: reads a plan, the INI file that says what to make, and checks every name in it.
 
 What to know first: a section is a stage, and a key of it is a long option of the program that the
 stage starts, asked of that program's -h, so that nothing is learned twice and no list goes stale;
@@ -28,12 +28,14 @@ OWN = {
     "pretrain": {"minutes": "at most so long; the last checkpoint is the result"},
     "mixture": {"parts": "original=84 algorithmic=12.4 synthetic=3.6",
                 "phrases": "texts of algorithmic files, with ; between"},
-    "anneal": {}, "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
+    "anneal": {},
+    "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
                  "validation": "pairs of held-out files, at most"},
     "sft-1": {}, "sft-2": {},
     "export": {"model": "annealed or chat", "install": "where to copy the model at the end"},
     "evaluate": {"completions": "function headers to complete", "tokens": "of a completion",
-                 "tasks": "HumanEval or MBPP, as JSON Lines", "held-out-bytes": "of the text for bits per byte"},
+                 "tasks": "HumanEval or MBPP, as JSON Lines",
+                 "held-out-bytes": "of the text for bits per byte"},
     "report": {"copy": "a directory of the tree for report and plots"},
 }
 # The program whose options a section may hold, and those that the cookbook sets itself.
@@ -65,8 +67,8 @@ NUMBERS = {
 PARTS = ("original", "algorithmic", "synthetic")
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
-HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes", "verbose",
-            "threads", "against", "tasks", "val-every", "val-rows", "about"}
+HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes",
+            "verbose", "threads", "against", "tasks", "val-every", "val-rows", "about"}
 # Of ./traincuda, where it is not built: what its -h adds to that of ./train.
 CUDA_OPTIONS = {"recompute-level": ("N", False), "bf16-gradients": (None, False),
                 "bf16-moments": (None, False)}
@@ -88,7 +90,7 @@ def help_of(words):
 
 
 def options_of(words):
-    """{long option: (its argument or None, may it be repeated)} of a program, as its -h has them."""
+    """{long option: (its argument or None, may it be repeated)}, as a program's -h has them."""
     words, more = list(words), {}
     if words[0] == "./traincuda" and not os.path.exists(os.path.join(ROOT, "traincuda")):
         words[0], more = "./train", CUDA_OPTIONS

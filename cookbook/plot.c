@@ -39,7 +39,7 @@ static const Option options[] = {
 static const char usage[] = "usage: plot IN.csv OUT.svg [options]\n"
                             "The first line of IN names the columns, the first of which is x.\n";
 
-/* Cuts the cell that begins at *at, ending it with a 0 byte; NULL after the last one of the line. */
+/* Cuts off the cell that begins at *at by a 0 byte; NULL after the last one of the line. */
 static char *next_cell(char **at) {
     char *cell = *at, *end;
     if (!cell) return NULL;

@@ -203,8 +203,8 @@ def write_report(kitchen, stamps):
                                      "bits per byte"), stage_rows(stamps)), "",
              "![losses](losses.svg)", "",
              "Losses are nats a token, training smoothed; pretraining and annealing are validated "
-             "on held-out files, the tuning on answers about held-out functions, so the two are not "
-             "to be compared.", ""]
+             "on held-out files, the tuning on answers about held-out functions, so the two are "
+             "not to be compared.", ""]
     text += data_section(stamps)
     if "evaluate" in stamps:
         text += score_section(stamps["evaluate"]["figures"])
@@ -222,9 +222,9 @@ def report(kitchen):
         bits = [(name, row["bits"]) for name, row in rows] + \
             list(figures["text"]["bits"].items() if figures else ())
         plot_bars(kitchen, "bits", bits, "bits per byte on held-out files", "bits per byte")
-        plot_bars(kitchen, "scores", list(percentages(rows)), "completions that parse, tasks solved",
-                  "%")
-    kitchen.do(f"{kitchen.here('report.md')}, with a copy of {kitchen.path('refine', 'funnel.svg')}",
+        plot_bars(kitchen, "scores", list(percentages(rows)),
+                  "completions that parse, tasks solved", "%")
+    kitchen.do(f"{kitchen.here('report.md')}, beside {kitchen.path('refine', 'funnel.svg')}",
                finish, kitchen, stamps)
     return {}
 

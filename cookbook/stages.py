@@ -83,9 +83,9 @@ def refine(kitchen):
     counted = kitchen.do(f"{clean} to {parted} and {held_out}", split, clean, parted, held_out,
                          set(held), set(plan.words("collect", "leave-out")))
     if limit:
-        kitchen.run("./refine", "decontaminate", parted, "--against", held_out[:-6] + "-tasks.jsonl",
-                    "--entry", "none", "--words", limit, *threads(kitchen), "--stats",
-                    kitchen.here("shared.json"), "-o", train)
+        kitchen.run("./refine", "decontaminate", parted, "--against",
+                    held_out[:-6] + "-tasks.jsonl", "--entry", "none", "--words", limit,
+                    *threads(kitchen), "--stats", kitchen.here("shared.json"), "-o", train)
     if kitchen.dry:
         return {}
     kitchen.run("./refine", "stats", "--run", stats, "--svg", kitchen.here("funnel.svg"),
@@ -161,8 +161,9 @@ def train(kitchen, command, data, *words):
     within = None
     if minutes and not kitchen.dry:
         within = max(60 * minutes - kitchen.spent(whole(kitchen.here())), 1)
-    kitchen.run(*plan.words("plan", "launch"), plan.trainer, command, *data, *words, *plan.arguments(stage), *threads(kitchen),
-                "-o", model, *(["--resume"] if there else []), within=within)
+    kitchen.run(*plan.words("plan", "launch"), plan.trainer, command, *data, *words,
+                *plan.arguments(stage), *threads(kitchen), "-o", model,
+                *(["--resume"] if there else []), within=within)
     if kitchen.dry:
         return {}
     if not os.path.exists(whole(model)):  # out of time: the checkpoint, without AdamW's state

@@ -150,8 +150,8 @@ def test_chain(plan):
     check_equal("completions", scores["models"]["chat"]["completions"]["functions"], 8)
     check("the model is put where the plan says",
           read_bytes("shipped/tiny.bin") == read_bytes("work/export/model.bin"))
-    check_equal("it is whole", start("./convert", "--check", f"{PLACE}/shipped/tiny.bin").returncode,
-                0)
+    done = start("./convert", "--check", f"{PLACE}/shipped/tiny.bin")
+    check_equal("it is whole", done.returncode, 0)
     for place in "work", "tree":
         check_report(place)
     check("nothing half-made is left", not glob.glob(f"{PLACE}/work/*.part") and
@@ -208,7 +208,8 @@ def test_resume():
         check(f"{name}: says how to go on", "goes on from here" in rest, rest)
         there = glob.glob(f"{PLACE}/work/pretrain.part/model.bin.ckpt-*")
         check(f"{name}: leaves a checkpoint", there, there)
-    check("a finished stage of before is still there", stamp("pretrain")["figures"]["updates"] == 40)
+    before = stamp("pretrain")["figures"]["updates"]
+    check_equal("a finished stage of before is still there", before, 40)
     for steps in re.findall(r"going on from .*ckpt-(\d+)", seen.decode()):
         check("the second run went on where the first stopped", int(steps) >= 100, steps)
     check("it did go on", b"--resume" in seen, short(seen))
@@ -216,7 +217,8 @@ def test_resume():
     code, _, err = cook(plan, "--until", "pretrain")
     done = stamp("pretrain")["figures"]["updates"]
     check("minutes end the stage with its last checkpoint", code == 0 and 100 < done < 4000, err)
-    check("a model that is replaced is kept", os.path.exists(f"{PLACE}/work/pretrain.old/model.bin"))
+    old = f"{PLACE}/work/pretrain.old/model.bin"
+    check("a model that is replaced is kept", os.path.exists(old))
 
 
 def refused(name, plan, *words, wrong=""):
@@ -230,15 +232,18 @@ def test_wrong_plans():
     for name, old, new, *words in (
             ("an unknown section", "[pack]", "[pakc]", "[pakc]", "perhaps pack"),
             ("an unknown key", "layers = 1", "layer = 1", "[pretrain] layer", "perhaps layers"),
-            ("a key of another stage", "vocab = 500", "vocab = 500\nlayers = 2", "[vocabulary] layers"),
+            ("a key of another stage", "vocab = 500", "vocab = 500\nlayers = 2",
+             "[vocabulary] layers"),
             ("a key that is the cookbook's", "layers = 1", "resume = yes", "set by the cookbook"),
             ("no number", "steps = 5", "steps = many", "[pretrain] steps: 'many'"),
             ("no whole number", "layers = 1", "layers = 1.5", "'1.5'"),
             ("a number out of range", "tokens = 24", "tokens = 0", "[evaluate] tokens: '0'"),
             ("neither yes nor no", "tied = yes", "tied = perhaps", "expected yes or no"),
             ("nothing", "steps = 5", "steps =", "[pretrain] steps: empty"),
-            ("two sources", "[refine]", "packages = installed\n[refine]", "either packages or corpus"),
-            ("a mixture of unknown parts", "phrases =", "parts = original=1 web=2\nphrases =", "web=2"),
+            ("two sources", "[refine]", "packages = installed\n[refine]",
+             "either packages or corpus"),
+            ("a mixture of unknown parts", "phrases =", "parts = original=1 web=2\nphrases =",
+             "web=2"),
             ("a mixture without the original", "phrases =", "parts = synthetic=2\nphrases =",
              "no original"),
             ("a stage without its data", "[instruct]\nbest = 40", "", "[sft-1] without [instruct]"),
@@ -261,8 +266,8 @@ def test_wrong_plans():
     bad = write_file(f"{PLACE}/wrong", good.replace(f"corpus = {PLACE}/corpus", "packages = A;b"))
     code, _, err = cook(bad)
     check("a package with a strange name", code == 1 and "'A;b'" in err, err)
-    check_equal("a command line that is wrong", start(*COOK, "plans/demo", "--until", "x").returncode,
-                2)
+    done = start(*COOK, "plans/demo", "--until", "x")
+    check_equal("a command line that is wrong", done.returncode, 2)
 
 
 def test_dry_runs():
@@ -273,8 +278,8 @@ def test_dry_runs():
         done = start(*COOK, os.path.relpath(path, ROOT), "--dry-run", "-o", f"{PLACE}/dry")
         out = done.stdout.decode()
         check(f"plans/{name}: ends well", done.returncode == 0, done.stderr.decode())
-        for stage in "collect refine vocabulary pack pretrain instruct mixture anneal sft-1 sft-2 " \
-                "export evaluate report".split():
+        for stage in ("collect refine vocabulary pack pretrain instruct mixture anneal sft-1 "
+                      "sft-2 export evaluate report").split():
             check(f"plans/{name}: {stage}", f"# {stage}\n" in out)
         check(f"plans/{name}: runs nothing", not os.path.exists(f"{PLACE}/dry"))
         check(f"plans/{name}: hours, where a GPU is needed", ("hours of an H200" in out) ==
@@ -287,7 +292,8 @@ def test_completions():
             ("cut at column 0", "    x = 1\n    return x\ndef g", False, "    x = 1\n    return x"),
             ("an unfinished line goes", "    x = 1\n    return", False, "    x = 1"),
             ("a finished one stays", "    x = 1\n    return", True, "    x = 1\n    return"),
-            ("blank lines do not end it", "    x = 1\n\n    y = 2\n", True, "    x = 1\n\n    y = 2\n")):
+            ("blank lines do not end it", "    x = 1\n\n    y = 2\n", True,
+             "    x = 1\n\n    y = 2\n")):
         check_equal(name, measure.cut_body(text, whole), want)
     for name, body, want in (
             ("two statements", "    x = 1\n    return x", (2, 2)),
@@ -304,13 +310,16 @@ def test_completions():
 
 def test_plot():
     table = write_file(f"{PLACE}/t.csv", "x,a & b,c\n1,2,\n2,,0.5\n3,4,\n")
-    done = start(PLOT, table, f"{PLACE}/t.svg", "--title", "<t>", "--right", "c", "--right-label", "r")
+    done = start(PLOT, table, f"{PLACE}/t.svg", "--title", "<t>", "--right", "c",
+                 "--right-label", "r")
     text = read("t.svg")
     check("a plot", done.returncode == 0 and "a &#38; b" in text and "&#60;t&#62;" in text, text)
-    check("lines join over empty cells", re.search(r'd="M[\d.]+ [\d.]+ L[\d.]+ [\d.]+ "', text), text)
+    check("lines join over empty cells", re.search(r'"M[\d.]+ [\d.]+ L[\d.]+ [\d.]+ "', text),
+          text)
     check("bars", start(PLOT, table, f"{PLACE}/t.svg", "--bars").returncode == 0)
     for name, content in (("a word", "x,y\n1,two\n"), ("too many cells", "x,y\n1,2,3\n"),
-                          ("too few", "x,y,z\n1,2\n"), ("one column", "x\n1\n"), ("no x", "x,y\n,1\n"),
+                          ("too few", "x,y,z\n1,2\n"), ("one column", "x\n1\n"),
+                          ("no x", "x,y\n,1\n"),
                           ("a 0 byte", "x,y\n1,\0\n"), ("infinite", "x,y\n1,inf\n"), ("empty", ""),
                           ("many columns", "x" + ",y" * 40 + "\n")):
         bad = write_file(f"{PLACE}/bad.csv", content)
