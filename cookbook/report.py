@@ -4,6 +4,7 @@ What to know first: every number comes from the stamps of the stages (kitchen.py
 records that ./train writes; nothing is measured here. build/plot draws. The report is a file of the
 stage's directory, and a copy of it lies in build/cookbook/PLAN/ and where [report] copy says."""
 
+import json
 import os
 import platform
 import shutil
@@ -107,13 +108,31 @@ def stage_rows(stamps):
         val = [figures.get(key + "val_loss") for key in ("first ", "")]
         yield (name, duration(stamp["seconds"]), figure(figures.get("updates"), "{:,}"),
                figure(figures.get("tokens"), "{:,}"), figure(figures.get("loss")),
-               f"{val[0]:.4f} > {val[1]:.4f}" if val[1] else "",
+               "" if not val[1] else f"{val[0]:.4f} > {val[1]:.4f}" if val[0] != val[1] else
+               figure(val[1]),
                figure(figures.get("val_bits_per_byte")))
 
 
-def data_section(stamps):
+def funnel_rows(kitchen):
+    """What was left behind each stage of refine, by the statistics that it wrote."""
+    for name in "stats.json", "shared.json":
+        try:
+            with open(whole(kitchen.path("refine", name)), encoding="utf-8") as file:
+                stages = json.load(file)["stages"]
+        except OSError:
+            continue
+        for stage in stages:
+            title = stage["stage"] if name == "stats.json" else "held-out text, once more"
+            why = ", ".join(f"{reason} {found['files']:,}" for reason, found in
+                            sorted(stage["dropped"].items(), key=lambda item: -item[1]["files"])[:4])
+            yield (title, f"{stage['out']['files']:,}", f"{stage['out']['bytes']:,}", why)
+
+
+def data_section(kitchen, stamps):
     refine, pack = stamps["refine"]["figures"], stamps["pack"]["figures"]
-    text = ["## Data", "", "![bytes behind each stage](funnel.svg)", ""]
+    text = ["## Data", "", "![bytes behind each stage](funnel.svg)", "",
+            table(("behind", "files", "bytes", "files dropped most, and why"),
+                  funnel_rows(kitchen)), ""]
     after, held = refine["after decontamination"], refine["held-out"]
     text.append(f"For training {after['files']:,} files, {after['bytes']:,} bytes, "
                 f"{pack['train'].get('tokens', 0):,} tokens; held out {held['files']:,} files, "
@@ -175,6 +194,28 @@ def sample_section(kitchen, figures):
     return text
 
 
+def limit_section(kitchen, stamps):
+    """What nobody should expect of such a model, with its own figures."""
+    figures = stamps["evaluate"]["figures"]
+    name, _ = models(kitchen)[-1]
+    row = figures["models"][name]
+    done = row.get("completions") or {"functions": 0, "parse": 0}
+    solved = ", ".join(f"{result['passed']} of {result['total']} tasks of {task}"
+                       for task, result in row["scores"].items() if result)
+    seen = stamps["pretrain"]["figures"]["tokens"] + \
+        stamps.get("anneal", {}).get("figures", {}).get("tokens", 0)
+    unique = stamps["pack"]["figures"]["train"].get("tokens", 0)
+    return ["## What it cannot do", "",
+            f"It has read {seen:,} tokens ({seen / max(unique, 1):.2g} times its corpus), where "
+            "OpenCoder-1.5B has read 2e12. It knows how its corpus looks: indentation, names, "
+            "idioms. What a program does it does not know: "
+            f"{done['functions'] - done['parse']} of {done['functions']} completions are no Python"
+            + (f", and it solves {solved}" if solved else "") + ". Answers have the form of "
+            "answers, not more; it knows no facts, and no language but that of its corpus, whose "
+            "text may come back word for word. Run nothing that it writes outside of a sandbox.",
+            ""]
+
+
 def command_section(stamps, plan):
     text = ["## How to make it", "", f"`make cookbook PLAN={plan.path}` runs these commands; lines "
             "with # are steps of the cookbook itself. The plan:", ""]
@@ -205,10 +246,11 @@ def write_report(kitchen, stamps):
              "Losses are nats a token, training smoothed; pretraining and annealing are validated "
              "on held-out files, the tuning on answers about held-out functions, so the two are "
              "not to be compared.", ""]
-    text += data_section(stamps)
+    text += data_section(kitchen, stamps)
     if "evaluate" in stamps:
         text += score_section(stamps["evaluate"]["figures"])
         text += sample_section(kitchen, stamps["evaluate"]["figures"])
+        text += limit_section(kitchen, stamps)
     write_text(whole(kitchen.here("report.md")), "\n".join(text + command_section(stamps, plan)))
 
 
