@@ -124,7 +124,8 @@ def funnel_rows(kitchen):
         for stage in stages:
             title = stage["stage"] if name == "stats.json" else "held-out text, once more"
             why = ", ".join(f"{reason} {found['files']:,}" for reason, found in
-                            sorted(stage["dropped"].items(), key=lambda item: -item[1]["files"])[:4])
+                            sorted(stage["dropped"].items(),
+                                   key=lambda item: -item[1]["files"])[:4])
             yield (title, f"{stage['out']['files']:,}", f"{stage['out']['bytes']:,}", why)
 
 
