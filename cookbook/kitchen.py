@@ -121,6 +121,7 @@ class Kitchen:
         try:
             self.child = subprocess.Popen(
                 words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                pass_fds=[self.lock.fileno()],  # a child that outlives us keeps others out
                 stdout=target or subprocess.PIPE,
                 stderr=subprocess.PIPE if target else subprocess.STDOUT)
         except OSError as error:
@@ -207,6 +208,9 @@ class Kitchen:
             self.say(f"{name}: done before, {stamp['seconds']:.0f} s")
             return False
         self.prepare(part, key)
+        if os.path.exists(os.path.join(part, "stamp.json")):  # stopped before it was renamed
+            self.put_in_place(part, final)
+            return True
         self.say(f"\n{name}")
         self.stage, self.commands = name, []
         begun, before = time.time(), self.spent(part)
@@ -219,13 +223,17 @@ class Kitchen:
             {"key": key, "seconds": seconds, "ended": int(time.time()), "commands": self.commands,
              "figures": figures}, indent=1) + "\n")
         self.stage = None
+        self.put_in_place(part, final)
+        self.say(f"{name}: {seconds:.1f} s")
+        return True
+
+    @staticmethod
+    def put_in_place(part, final):
         if os.path.exists(os.path.join(final, "model.bin")):  # maybe hours of work
             shutil.rmtree(final + ".old", ignore_errors=True)
             os.rename(final, final + ".old")
         shutil.rmtree(final, ignore_errors=True)
         os.rename(part, final)
-        self.say(f"{name}: {seconds:.1f} s")
-        return True
 
     @staticmethod
     def spent(part):

@@ -26,26 +26,31 @@ def whole(path):
 
 
 # --------------------------------------------------------------------------------------- refine
-def is_held_out(record, names):
-    """By name of the repository; without names, one file of ONE_IN, by a hash of its path."""
-    if names:
-        return record["repo"] in names
-    return zlib.crc32(f"{record['repo']}/{record['path']}".encode()) % ONE_IN == 0
+def refined(source, leave_out):
+    """Yields (line, record) of a file of documents, but for directories that are left out."""
+    with open(whole(source), encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if not left_out(record["path"], leave_out):
+                yield line, record
+
+
+def number_of(record):
+    return zlib.crc32(f"{record['repo']}/{record['path']}".encode())
 
 
 def split(source, train, held, names, leave_out):
-    """Parts the refined files; returns what was counted. Held-out files are written a second time
+    """Parts the refined files and returns what was counted. Held out are the repositories of these
+    names, or else one file of ONE_IN, by a hash of its path. Their text is written a second time
     in the form of a benchmark, for `refine decontaminate`."""
+    numbers = [] if names else sorted(number_of(record) for _, record in refined(source, leave_out))
+    last = numbers[(len(numbers) - 1) // ONE_IN] if numbers else -1
     count = {"train": [0, 0], "held-out": [0, 0]}
-    with open(whole(source), encoding="utf-8") as lines, \
-            open(whole(train), "w", encoding="utf-8") as to_train, \
+    with open(whole(train), "w", encoding="utf-8") as to_train, \
             open(whole(held), "w", encoding="utf-8") as to_held, \
-            open(whole(held[:-6] + "-tasks.jsonl"), "w", encoding="utf-8") as tasks:
-        for line in lines:
-            record = json.loads(line)
-            if left_out(record["path"], leave_out):
-                continue
-            out = is_held_out(record, names)
+            open(whole(tasks_of(held)), "w", encoding="utf-8") as tasks:
+        for line, record in refined(source, leave_out):
+            out = record["repo"] in names if names else number_of(record) <= last
             (to_held if out else to_train).write(line)
             if out:
                 tasks.write(json.dumps({"prompt": record["content"]}) + "\n")
@@ -55,8 +60,12 @@ def split(source, train, held, names, leave_out):
     for part, (files, _) in count.items():
         if not files:
             raise CookError(f"refine: no {part} files are left, expected some; see the funnel in "
-                            f"{source.rsplit('/', 1)[0]}/stats.json, and [refine] languages")
+                            f"{os.path.dirname(source)}/stats.json, and [refine] languages")
     return {part: {"files": files, "bytes": n} for part, (files, n) in count.items()}
+
+
+def tasks_of(held):
+    return held.replace(".jsonl", "-tasks.jsonl")
 
 
 def refine(kitchen):
@@ -84,7 +93,7 @@ def refine(kitchen):
                          set(held), set(plan.words("collect", "leave-out")))
     if limit:
         kitchen.run("./refine", "decontaminate", parted, "--against",
-                    held_out[:-6] + "-tasks.jsonl", "--entry", "none", "--words", limit,
+                    tasks_of(held_out), "--entry", "none", "--words", limit,
                     *threads(kitchen), "--stats", kitchen.here("shared.json"), "-o", train)
     if kitchen.dry:
         return {}

@@ -2,6 +2,7 @@
 """Tests the cookbook: the whole chain on a small corpus, going on after a stop, wrong plans, dry
 runs of the plans of this repository, and build/plot."""
 
+import fcntl
 import glob
 import json
 import os
@@ -186,6 +187,23 @@ def test_again(plan):
           err.count("done before") == 11 and "$ ./train" not in err, err)
 
 
+def test_corpus():
+    """A directory in place of the plan's packages: one file of twenty is held out."""
+    words = ["-o", f"{PLACE}/demo", "--corpus", f"{PLACE}/corpus", "--until", "refine"]
+    done = start(*COOK, "plans/demo", *words)
+    counts = json.loads(read("demo/refine/stamp.json"))["figures"] if not done.returncode else {}
+    check("one file of twenty is held out", counts and
+          [counts[part]["files"] for part in ("held-out", "train")] == [3, 44],
+          (counts, done.stderr))
+    with open(f"{PLACE}/demo/lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = start(*COOK, "plans/demo", *words)
+    check("one at a time", done.returncode == 1 and b"another `make cookbook`" in done.stderr, done)
+    done = start(*COOK, "plans/demo", *words, "--held-out", "two")
+    names = {json.loads(line)["repo"] for line in read("demo/refine/held-out.jsonl").splitlines()}
+    check_equal("or folders that are named", (done.returncode, names), (0, {"two"}))
+
+
 def test_resume():
     """Stopped in the middle of pretraining, by Ctrl-C to all or by SIGTERM to one."""
     plan = make_plan("long", steps=4000)
@@ -341,6 +359,7 @@ def main():
     test_chain(plan)
     print(f"# the chain: {time.monotonic() - begun:.1f} s")
     test_again(plan)
+    test_corpus()
     test_resume()
     end()
 
