@@ -9,8 +9,8 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
-#include "dedup.h" /* run_dedup */
-#include "refine.h"
+#include "dedup.h"    /* run_dedup */
+#include "instruct.h" /* run_instruct, run_synth */
 #ifdef __GLIBC__
 #include <malloc.h> /* mallopt */
 #endif
@@ -65,6 +65,7 @@ static const Command commands[] = {
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
+    { "instruct", "instructions and answers from docstrings or conversations", NULL, run_instruct },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },
