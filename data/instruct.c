@@ -244,6 +244,8 @@ static void *finder_open(int n_threads) {
     finder.parsers = xcalloc((size_t)n_threads, sizeof *finder.parsers, "the parsers");
     finder.answer = xcalloc((size_t)n_threads, sizeof *finder.answer, "the parsers");
     for (int i = 0; i < n_threads; i++) finder.parsers[i] = parsers_open(false);
+    if (!parsers_python(finder.parsers[0], 'f', str_of(""), &finder.answer[0]))
+        die("python3: does not start, expected CPython to find functions with");
     return &finder;
 }
 
@@ -305,16 +307,6 @@ static int inputs(const char **path, int n) {
     return n;
 }
 
-/* Without CPython there is nothing to be found. */
-static void try_parser(void) {
-    JsonDoc answer = { 0 };
-    Parsers *p = parsers_open(false);
-    if (!parsers_python(p, 'f', str_of(""), &answer))
-        die("python3: does not start, expected CPython to find functions with");
-    json_free(&answer);
-    parsers_close(p);
-}
-
 int run_instruct(int argc, char **argv) {
     Option table[80];
     const char *path[1024];
@@ -325,7 +317,6 @@ int run_instruct(int argc, char **argv) {
     if (!finder.tested && strcmp(level, "docstring"))
         die_usage("--level: '%s', expected docstring or doctest", level);
     if (chats.n && finder.tested) die_usage("--level doctest: given with --from, expected source");
-    if (!chats.n) try_parser();
     Pipeline first = { .n_stages = 1, .what = "instruct", .verbose = common.verbose };
     first.stage[0] = chats.n ? &chats_stage : &finder_stage;
     n = inputs(path, n);
