@@ -54,7 +54,7 @@ TAKEN = {
     "anneal": "output resume tokenizer val plot threads stage init shape lora lora-alpha",
     "evaluate": "output completions canonical generate-only restart show-prompts chat lora quiet "
                 "threads",
-    "instruct": "output stats level resume zstd quiet threads",
+    "instruct": "output stats level from against resume zstd quiet threads",
     "export": "output-format tokenizer random seed inspect check keep-optimizer lora lora-scale",
 }
 TAKEN["sft-1"] = TAKEN["sft-2"] = TAKEN["anneal"]

@@ -9,11 +9,9 @@ import json
 import os
 
 from kitchen import CookError
-from pairs import algorithmic, instruct_pairs
 from plan import ROOT
-from stages import checkpoint, pack_file, train, whole
+from stages import checkpoint, pack_file, threads, train, whole
 
-PHRASES = "leetcode; def solution; class solution"
 SHORT = 15  # lines of an answer, and ...
 BRIEF = 300  # ... characters of an instruction of stage 2, where no doctests tell good from bad
 
@@ -39,32 +37,49 @@ def is_short(pair):
     return pair["output"].count("\n") <= SHORT and len(pair["instruction"]) <= BRIEF
 
 
-def choose(everything, tested, many, better, most, best):
-    """The pairs of both stages: all, and those that pass their own examples, then short ones."""
-    pairs, proven = read_lines(everything), read_lines(tested)
+def choose(everything, alone, tested, many, better, most, best):
+    """The pairs of both stages: all; and those that pass their own examples, then short ones that
+    stand alone."""
+    pairs, simple, proven = map(read_lines, (everything, alone, tested))
     if not pairs:
         raise CookError("instruct: no pairs, expected functions with docstrings in the corpus")
     seen = {pair["output"] for pair in proven}
-    rest = [pair for pair in pairs if is_short(pair) and pair["output"] not in seen]
+    rest = [pair for pair in simple if is_short(pair) and pair["output"] not in seen]
     chosen = spread(proven, best) + spread(rest, max(best - len(proven), 0))
     return {"pairs": len(pairs), "with passing examples": len(proven),
             "stage 1": write_lines(many, spread(pairs, most)),
             "stage 2": write_lines(better, chosen or spread(pairs, best))}
 
 
+def find_pairs(kitchen, name, source, words):
+    """NAME.jsonl of the stage; no examples are tried where the kernel refuses the sandbox."""
+    out = kitchen.here(name + ".jsonl")
+    try:
+        kitchen.run("./refine", "instruct", source, *words, *threads(kitchen), "-q",
+                    "--stats", kitchen.here(name + "-stats.json"), "-o", out)
+    except CookError as error:
+        if name != "doctest" or "sandbox" not in str(error):
+            raise
+        kitchen.say("so no pair counts as tried out")
+        write_lines(out, [])
+
+
 def instruct(kitchen):
     plan, here = kitchen.plan, kitchen.here
-    words = plan.arguments("instruct")
-    instruct_pairs(kitchen, kitchen.path("refine", "train.jsonl"), here("pairs.jsonl"), words)
-    instruct_pairs(kitchen, kitchen.path("refine", "train.jsonl"), here("doctest.jsonl"), words,
-                   tested=True)
-    instruct_pairs(kitchen, kitchen.path("refine", "held-out.jsonl"), here("held-out.jsonl"), words)
+    source, words = kitchen.path("refine", "train.jsonl"), plan.arguments("instruct")
+    for path in plan.words("refine", "against"):
+        words += ["--against", path]
+    strict = [word for word in words if word not in ("--methods", "--partial")]
+    for name, where, more in (("pairs", source, words), ("alone", source, strict),
+                              ("doctest", source, ["--level", "doctest", *words]),
+                              ("held-out", kitchen.path("refine", "held-out.jsonl"), words)):
+        find_pairs(kitchen, name, where, more)
     most, best, val = (plan.number("instruct", key, default) for key, default in
                        (("pairs", 1000000), ("best", 100000), ("validation", 500)))
     figures = kitchen.do(f"{here('stage1.jsonl')}: at most {most} pairs; {here('stage2.jsonl')}: "
                          f"at most {best}, those that pass their examples first", choose,
-                         here("pairs.jsonl"), here("doctest.jsonl"), here("stage1.jsonl"),
-                         here("stage2.jsonl"), most, best) or {}
+                         *(here(name + ".jsonl") for name in
+                           ("pairs", "alone", "doctest", "stage1", "stage2")), most, best) or {}
     for name in "stage1", "stage2":
         figures[f"packed {name}"] = pack_file(kitchen, here(name + ".jsonl"), name)
     found = kitchen.do(f"{here('val.jsonl')}: at most {val} pairs of held-out files",
@@ -80,8 +95,11 @@ def mixture(kitchen):
     """The shards that are mixed with the pretraining data: algorithmic.tok and synthetic.tok; a
     part of which there is nothing has none."""
     plan, here, figures = kitchen.plan, kitchen.here, {}
-    phrases = [text.strip() for text in plan.get("mixture", "phrases", PHRASES).split(";")]
-    algorithmic(kitchen, kitchen.path("refine", "train.jsonl"), here("algorithmic.jsonl"), phrases)
+    words = []
+    for text in plan.get("mixture", "phrases").split(";"):
+        words += ["--phrase", text.strip()] if text.strip() else []
+    kitchen.run("./refine", "anneal", kitchen.path("refine", "train.jsonl"), *words,
+                *threads(kitchen), "-o", here("algorithmic.jsonl"))
     if "instruct" in plan.sections:
         kitchen.do(f"{here('synthetic.jsonl')}: the functions of the pairs of stage 2",
                    write_synthetic, kitchen.path("instruct", "stage2.jsonl"),
@@ -96,9 +114,11 @@ def mixture(kitchen):
 def write_synthetic(pairs, out):
     """Question and code as one text: a snippet that stands alone."""
     fence = "```"
-    texts = [{"content": f"# {pair['instruction']}\n" +
-              "\n".join(line for line in pair["output"].split("\n")
-                        if not line.startswith(fence)) + "\n"} for pair in read_lines(pairs)]
+    texts = []
+    for pair in read_lines(pairs):
+        lines = [f"# {line}".rstrip() for line in pair["instruction"].split("\n")]
+        lines += [line for line in pair["output"].split("\n") if not line.startswith(fence)]
+        texts.append({"content": "\n".join(lines) + "\n"})
     write_lines(out, texts)
 
 
