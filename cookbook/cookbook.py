@@ -80,6 +80,8 @@ def key_of(plan, name, needs, keys):
 def cook(plan, options):
     kitchen = Kitchen(plan, options.output or os.path.join("build", "cookbook", plan.name),
                       options.dry_run)
+    if "export" in plan.sections:
+        measure.exported(plan)  # refuses a name now, not after hours
     if not options.dry_run:
         plan.check_files()
         kitchen.lock_place()

@@ -21,7 +21,7 @@ from stages import threads, whole
 from tuning import read_lines, spread, write_lines
 
 SYSTEM = "You are OpenCoder, created by OpenCoder Team."
-STAGES = (("pretrain", "base"), ("anneal", "annealed"), ("sft-1", "stage 1"), ("sft-2", "chat"))
+STAGES = (("pretrain", "base"), ("anneal", "annealed"), ("sft-1", "stage-1"), ("sft-2", "chat"))
 MOST_TOKENS = 128
 
 
@@ -35,16 +35,25 @@ def models(kitchen):
     return found
 
 
-def export(kitchen):
-    """The model that is given away: quantized, and every checksum of it checked."""
-    plan, out = kitchen.plan, kitchen.here("model.bin")
-    there = [(name, kitchen.path(stage, "model.bin")) for stage, name in STAGES
-             if stage in plan.sections]
-    wanted = plan.get("export", "model", there[-1][0])
-    if wanted not in dict(there):
+def exported(plan):
+    """(name, stage) of the model to give away: the last one, unless the plan names another."""
+    there = {name: stage for stage, name in STAGES if stage in plan.sections}
+    wanted = plan.get("export", "model", list(there)[-1])
+    if wanted not in there:
         raise CookError(f"{plan.path}: [export] model: '{wanted}', expected one of "
-                        f"{', '.join(dict(there))}")
-    kitchen.run("./convert", dict(there)[wanted], out, *plan.arguments("export"))
+                        f"{', '.join(there)}")
+    return wanted, there[wanted]
+
+
+def is_chat(plan, name):
+    return (exported(plan)[0] if name == "exported" else name) in ("chat", "stage-1")
+
+
+def export(kitchen):
+    """Quantizes the model that is given away, and checks every checksum of it."""
+    plan, out = kitchen.plan, kitchen.here("model.bin")
+    wanted, stage = exported(plan)
+    kitchen.run("./convert", kitchen.path(stage, "model.bin"), out, *plan.arguments("export"))
     kitchen.run("./convert", "--check", out)
     kitchen.run("./convert", "--inspect", out, out=kitchen.here("inspect.txt"))
     return {"model": wanted, "bytes": 0 if kitchen.dry else os.path.getsize(whole(out))}
@@ -161,7 +170,7 @@ def judge(completions):
 # --------------------------------------------------------------------------------------- evaluate
 def score(kitchen, model, name, path):
     """{"passed", "total"} of a benchmark."""
-    chat = ["--chat"] if name == "chat" else []
+    chat = ["--chat"] if is_chat(kitchen.plan, name) else []
     benchmark = os.path.splitext(os.path.basename(path))[0]
     text = kitchen.run("./evaluate", model, path, *chat, *kitchen.plan.arguments("evaluate"),
                        *threads(kitchen), "-q", "-o", kitchen.here(f"{name}-{benchmark}"))

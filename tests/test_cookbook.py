@@ -268,6 +268,8 @@ def test_wrong_plans():
             ("a missing stage", "[pack]", "", "[pack] is missing"),
             ("an unknown trainer", "[plan]", "[plan]\ntrainer = ./trane", "./trane"),
             ("a section twice", "[pack]", "[pack]\n[pack]", "already exists"),
+            ("a model to export that is not made", "quantize = q8_0", "model = chatty",
+             "[export] model: 'chatty'"),
             ("no INI", "[plan]", "plan", "expected [sections]")):
         check(f"{name}: the plan had it", old in good)
         refused(name, write_file(f"{PLACE}/wrong", good.replace(old, new, 1)), *words)
