@@ -68,7 +68,8 @@ def key_of(plan, name, needs, keys):
     outside = None
     if name == "collect":
         outside = collect.outside(plan)
-    files = {"refine": plan.words("refine", "against"), "evaluate": plan.words("evaluate", "tasks")}
+    files = {"refine": plan.words("refine", "against"), "mixture": plan.words("mixture", "writer"),
+             "evaluate": plan.words("evaluate", "tasks")}
     if name in files:
         outside = [digest_file(os.path.join(ROOT, path)) for path in files[name]]
     if name == "report":  # takes a second, and says how long the others took

@@ -27,7 +27,8 @@ OWN = {
     "vocabulary": {}, "pack": {},
     "pretrain": {"minutes": "at most so long; the last checkpoint is the result"},
     "mixture": {"parts": "original=84 algorithmic=12.4 synthetic=3.6",
-                "phrases": "texts of algorithmic files, with ; between"},
+                "phrases": "texts of algorithmic files, with ; between",
+                "writer": "a chat model that writes the synthetic part"},
     "anneal": {},
     "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
                  "validation": "pairs of held-out files, at most"},
@@ -203,11 +204,11 @@ class Plan:
 
     def check_files(self):
         """Files that are read at the end, after hours, are better missed at the beginning."""
-        for section, key in ("refine", "against"), ("evaluate", "tasks"):
+        for section, key in ("refine", "against"), ("evaluate", "tasks"), ("mixture", "writer"):
             for name in self.words(section, key):
                 if not os.path.isfile(os.path.join(ROOT, name)):
-                    raise PlanError(f"{self.path}: [{section}] {key}: {name}: no file, expected a "
-                                    "benchmark as JSON Lines")
+                    raise PlanError(f"{self.path}: [{section}] {key}: {name}: no file, expected "
+                                    f"{OWN[section][key]}")
 
     def check_trainer(self):
         if self.trainer not in ("./train", "./traincuda"):

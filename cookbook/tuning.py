@@ -93,14 +93,20 @@ def instruct(kitchen):
 # --------------------------------------------------------------------------------------- anneal
 def mixture(kitchen):
     """The shards that are mixed with the pretraining data: algorithmic.tok and synthetic.tok; a
-    part of which there is nothing has none."""
+    part of which there is nothing has none. What is synthetic a model writes; without one, the
+    functions of the pairs of stage 2 stand in for it, which stand alone too."""
     plan, here, figures = kitchen.plan, kitchen.here, {}
     words = []
     for text in plan.get("mixture", "phrases").split(";"):
         words += ["--phrase", text.strip()] if text.strip() else []
     kitchen.run("./refine", "anneal", kitchen.path("refine", "train.jsonl"), *words,
                 *threads(kitchen), "-o", here("algorithmic.jsonl"))
-    if "instruct" in plan.sections:
+    writer = plan.get("mixture", "writer")
+    if writer:
+        kitchen.run("./refine", "synth", here("algorithmic.jsonl"), "--kind", "snippet",
+                    "--model", writer, "--completions", here("written.jsonl"), *threads(kitchen),
+                    "-o", here("synthetic.jsonl"))
+    elif "instruct" in plan.sections:
         kitchen.do(f"{here('synthetic.jsonl')}: the functions of the pairs of stage 2",
                    write_synthetic, kitchen.path("instruct", "stage2.jsonl"),
                    here("synthetic.jsonl"))
