@@ -26,8 +26,8 @@
  *
  * Several processes (ranks.h) are ZeRO-1: cuda/group.h. Parameters form buckets: the embedding,
  * each layer, the rest. A bucket is cut into equal shares, and share r of every one is rank r's.
- * In the last micro-batch of an update its gradients travel while the backward pass goes on; its new
- * weights travel while AdamW works on the next bucket and the next forward pass begins.
+ * In the last micro-batch of an update its gradients travel while the backward pass goes on; its
+ * new weights travel while AdamW works on the next one and the next forward pass begins.
  *
  * Letters: as in train.c. Sections: 1 the trainer's memory, 2 weights in and out, 3 products,
  *   4 forward, 5 backward, 6 AdamW, 7 what the loop calls.
@@ -458,7 +458,12 @@ static void download(Trainer *t, float *to, const uint8_t *from, size_t w, size_
 
 static cudaDataType_t blas_type(size_t w) { return w == 2 ? CUDA_R_16BF : CUDA_R_32F; }
 
-/* c (n, m) = a b^T-like product of depth k, or += : see the three callers. */
+/* c (n, m) = or += b a^T, sums of k products: a is (m, k) or, without a_rows, (k, m); b is (n, k)
+ * or, without b_rows, (k, n); rows are lda, ldb, ldc numbers apart.
+ *
+ * CUBLAS_GEMM_DEFAULT takes what the heuristics of cublasLt say, so there is nothing to win by
+ * calling that ourselves but a search by the clock, whose choice, and with it the bits, would be
+ * another one from start to start; and none of its epilogues is an op of ours. */
 static void multiply(Trainer *t, void *c, size_t c_width, int ldc, const void *a, bool a_rows,
                      int lda, const void *b, bool b_rows, int ldb, int m, int n, int k, bool add) {
     const float one = 1, beta = add ? 1 : 0;

@@ -10,8 +10,11 @@
  *        AdamW on that share
  *        group_gather: everybody gets the new weights of all shares
  *
- * Collectives run on a stream of their own: gradients travel beside the backward pass, weights beside
- * AdamW and the next forward pass. All ranks call the same ones in the same order. Test: tests/test_traincuda.py. */
+ * Collectives run on a stream of their own: gradients travel beside the backward pass, weights
+ * beside AdamW and the next forward pass. All ranks call the same ones in the same order; events
+ * (group_after, group_before, Trainer's `gathered`) say what waits for what. The emulation runs a
+ * stream only when somebody waits for it, so a wait that is missing changes the numbers.
+ * Test: tests/test_traincuda.py. */
 #ifndef OC_GROUP_H
 #define OC_GROUP_H
 
