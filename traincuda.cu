@@ -62,9 +62,11 @@ struct Places { /* of the parameters of a layer, in its bucket */
     size_t qkv, wo, gate_up, down, attn_norm, ffn_norm;
 };
 
-struct Kept { /* by a layer, (n, width) each; see the levels above */
-    void *normed, *qkv, *attn_out, *mid, *normed_ffn, *gate_up, *hidden;
-    float *lse; /* (B, H, T) */
+struct Kept {                        /* by a layer; see the levels above */
+    void *normed, *mid, *normed_ffn; /* (n, C) */
+    void *qkv, *attn_out;            /* (n, (H + 2 K) D), (n, H D) */
+    void *gate_up, *hidden;          /* (n, 2 F): a row has gate, then up; (n, F) */
+    float *lse;                      /* (B, H, T) */
 };
 
 struct Layer {
@@ -118,8 +120,8 @@ struct Trainer {
 
 static Group *the_group; /* of the trainer that is open, for cuda_sum */
 
-/* Threads for n things: whole warps, at most `most`. */
-static int threads_for(int n, int most) { return n < most ? (n + 31) / 32 * 32 : most; }
+/* Threads for n things: whole warps, at least one, at most `most`. */
+static int threads_for(int n, int most) { return n < most ? n / 32 * 32 + 32 : most; }
 static int div_up(size_t n, int by) { return (int)((n + (size_t)by - 1) / (size_t)by); }
 static size_t width(const Trainer *t) { return t->opt.bf16 ? 2 : 4; }
 static size_t grad_width(const Trainer *t) { return t->opt.bf16 && t->opt.bf16_grads ? 2 : 4; }
@@ -414,13 +416,13 @@ static void load_weights(Trainer *t, const Model *init) {
     }
 }
 
-/* AdamW's state from a checkpoint; false, and all 0, unless it is there whole. */
-static bool load_moments(Trainer *t, const Gguf *g) {
+/* AdamW's state from a checkpoint; all of it is 0 unless it is there whole. */
+static void load_moments(Trainer *t, const Gguf *g) {
     static const char *const prefix[] = { "", "opt.m.", "opt.v." };
     for (int i = 0; i < 2 * t->n_params; i++) {
         char name[80];
         snprintf(name, sizeof name, "%s%s", prefix[1 + i % 2], t->param[i / 2].name);
-        if (!gguf_tensor(g, name)) return false;
+        if (!gguf_tensor(g, name)) return;
     }
     for (int what = MOMENT_M; what <= MOMENT_V; what++)
         for (int b = 0; b < t->n_buckets; b++) {
@@ -432,7 +434,6 @@ static bool load_moments(Trainer *t, const Gguf *g) {
             }
             upload_bucket(t, what, b);
         }
-    return true;
 }
 
 /* Copies n numbers of float or bf16 from device to host, as float32. */
