@@ -121,7 +121,7 @@ struct Trainer {
 static Group *the_group; /* of the trainer that is open, for cuda_sum */
 
 /* Threads for n things: whole warps, at least one, at most `most`. */
-static int threads_for(int n, int most) { return n < most ? n / 32 * 32 + 32 : most; }
+static int threads_for(int n, int most) { return n < most ? (max(n, 1) + 31) / 32 * 32 : most; }
 static int div_up(size_t n, int by) { return (int)((n + (size_t)by - 1) / (size_t)by); }
 static size_t width(const Trainer *t) { return t->opt.bf16 ? 2 : 4; }
 static size_t grad_width(const Trainer *t) { return t->opt.bf16 && t->opt.bf16_grads ? 2 : 4; }
