@@ -4,6 +4,7 @@ and then the command line ./traincuda-emu: the same run as ./train, checkpoints 
 either, several processes that train together, and one clear line for what cannot be. All of it on
 the CPU, through cuda/emu.h; NCCL through cuda/emu_nccl.h."""
 
+import glob
 import os
 import random
 import shutil
@@ -166,6 +167,31 @@ def test_ranks(texts):
           any(name.startswith("stop.ckpt-") for name in os.listdir(HOME)), os.listdir(HOME))
 
 
+def test_mpi():
+    """mpirun brings the ranks together; NCCL adds up as without it."""
+    build, binary = os.path.dirname(TESTS), os.path.join(HOME, "traincuda_mpi")
+    if "asan" in TESTS or not shutil.which("mpicc") or not shutil.which("mpirun"):
+        return skip("MPI", "no mpicc and mpirun here, or the sanitizers are in the way")
+    if b"Open MPI" not in subprocess.run(["mpirun", "--version"], capture_output=True).stdout:
+        return skip("MPI", "mpirun is not that of Open MPI")
+    with open(os.path.join(build, "flags"), encoding="utf-8") as file:
+        compiler, *flags = file.read().split()
+    done = subprocess.run(
+        ["mpicc", *flags, "-O0", "-DOC_MPI", "-DOC_CUDA", "-o", binary,
+         os.path.join(ROOT, "train.c"), os.path.join(build, "emu/traincuda.o"),
+         *(os.path.join(build, f"lib/{name}.o")
+           for name in ("run", "attention", "quants", "matmul", "gemm", "tokenizer")),
+         *glob.glob(os.path.join(build, "lib/cpu/*.o")), "-lstdc++", "-lm"],
+        env={**os.environ, **({} if compiler == "mpicc" else {"OMPI_CC": compiler})},
+        capture_output=True, text=True, timeout=100)
+    if not check("builds with mpicc", done.returncode == 0, done.stderr[-500:]):
+        return None
+    done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", binary,
+                           *map(str, RUN), "-o", "mpi"], cwd=HOME, capture_output=True, timeout=60)
+    check("two ranks of mpirun end well", done.returncode == 0, done.stderr[-500:])
+    return close("and are two ranks without it", "mpi", "two", 0)
+
+
 def test_plan():
     text, need = plan(EMU, "pretrain", "--shape", "8b", "--bf16", "--bf16-gradients", "-m", 1)
     check("--plan: the 8B fits 141 GB from recompute level 1 on",
@@ -222,6 +248,7 @@ os.makedirs(HOME)
 relay("trainer", start(os.path.join(TESTS, "test_traincuda"), timeout=1000))
 make_data()
 test_ranks(test_one())
+test_mpi()
 test_plan()
 test_refusals()
 end()
