@@ -9,8 +9,9 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
-#include "dedup.h" /* run_dedup */
-#include "mix.h"   /* run_mix */
+#include "dedup.h"    /* run_dedup */
+#include "instruct.h" /* run_instruct, run_synth */
+#include "mix.h"      /* run_mix */
 #include "refine.h"
 #include "sample.h" /* run_budgets */
 #ifdef __GLIBC__
@@ -68,6 +69,7 @@ static const Command commands[] = {
     { "sample", NULL, &sample_stage, NULL },
     { "anneal", NULL, &anneal_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
+    { "instruct", "instructions and answers from docstrings or conversations", NULL, run_instruct },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },
