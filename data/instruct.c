@@ -326,7 +326,7 @@ int run_instruct(int argc, char **argv) {
     finder.spool = chats_spool = output_spool();
     pipeline_run(&first);
     source_close(first.in);
-    judge_candidates(&first, finder.spool, finder.tested, NULL);
+    judge_candidates(&first, finder.spool, finder.tested);
     pipeline_free(&first);
     return 0;
 }
