@@ -37,45 +37,57 @@ def parse(code):
         raise Refused("does not parse")
 
 
+IMPORTS = ast.Import, ast.ImportFrom
+
+
 def is_test(node):
     return isinstance(node, ast.FunctionDef) and node.name.startswith("test")
 
 
-def split_tests(code):
-    """(program, tests): asserts, functions called test..., and what follows the first of them are
-    tests; prints and the part under __name__ are neither."""
-    tree, lines, owner = parse(code), code.split("\n"), {}
-    program, tests, calls, imports = set(), set(), [], set()
-    for node in tree.body:
-        first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", ())])
-        where = set(range(first, node.end_lineno + 1))
-        test = isinstance(node, ast.Assert) or is_test(node)
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef, ast.Import,
-                             ast.ImportFrom)) and not test:
-            again = isinstance(node, (ast.Import, ast.ImportFrom)) and ast.unparse(node) in imports
-            imports.add(ast.unparse(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else "")
-            kind = "neither" if again else "program"
-        elif test or tests and not isinstance(node, ast.If):
-            kind = "tests"
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            kind = "program"
-        else:
-            kind = "neither"
-        if is_test(node):
-            calls.append(f"{node.name}()")
-        if any(owner.setdefault(line, kind) != kind for line in where):
-            raise Refused("two statements in a line")
-        if kind != "neither":
-            (tests if kind == "tests" else program).update(where)
+def is_call(node, name=None):
+    """Is it a statement that calls a function, and does not use its value?"""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and \
+        isinstance(node.value.func, ast.Name) and name in (None, node.value.func.id)
 
-    def part(kind, other):
+
+def kinds_of(body):
+    """(statement, "program", "tests" or "neither"): imports, functions and classes are the program,
+    and so is what is assigned before the last of them; asserts, functions called test... and what
+    else follows are the tests; prints and the part under __name__ are neither."""
+    made = [i for i, node in enumerate(body) if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and
+            not is_test(node)]
+    imports, tests = set(), False
+    for i, node in enumerate(body):
+        source = ast.unparse(node) if isinstance(node, IMPORTS) else ""
+        if isinstance(node, ast.Assert) or is_test(node):
+            kind, tests = "tests", True
+        elif i in made or isinstance(node, IMPORTS) and source not in imports:
+            kind = "program"
+        elif source or isinstance(node, ast.If) or is_call(node, "print"):
+            kind = "neither"
+        elif tests or made and i > made[-1]:
+            kind = "tests"
+        else:
+            kind = "program" if isinstance(node, (ast.Assign, ast.AnnAssign)) else "neither"
+        imports.add(source)
+        yield node, kind
+
+
+def split_tests(code):
+    """(program, tests) as texts."""
+    tree, lines, owner = parse(code), code.split("\n"), {}
+    for node, kind in kinds_of(tree.body):
+        first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", ())])
+        if any(owner.setdefault(line, kind) != kind for line in range(first, node.end_lineno + 1)):
+            raise Refused("two statements in a line")
+
+    def part(kind):
         found = [line for number, line in enumerate(lines, 1)
-                 if owner.get(number) == kind or number not in owner and kind == other]
+                 if owner.get(number, "program") == kind]
         return re.sub(r"\n{4,}", "\n\n\n", "\n".join(found)).strip("\n") + "\n"
-    called = {node.value.func.id for node in tree.body if isinstance(node, ast.Expr) and
-              isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name)}
-    more = [call for call in calls if call[:-2] not in called]
-    return part("program", "program"), part("tests", "") + "".join(f"{c}\n" for c in more)
+    called = {node.value.func.id for node in tree.body if is_call(node)}
+    more = [node.name for node in tree.body if is_test(node) and node.name not in called]
+    return part("program"), part("tests") + "".join(f"{name}()\n" for name in more)
 
 
 def own_imports(tree, tests):
@@ -85,7 +97,7 @@ def own_imports(tree, tests):
     found = ""
     for node in tree.body:
         module = node.module if isinstance(node, ast.ImportFrom) else ""
-        for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+        for alias in node.names if isinstance(node, IMPORTS) else ():
             name = alias.asname or alias.name
             if name in used and (module or alias.name) in ALLOWED:
                 found += f"from {module} " * bool(module) + f"import {alias.name} as {name}\n"
@@ -202,7 +214,7 @@ def package(text):
     found = educational(text)
     tree = parse(found["program"])
     imported = {(alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
-                for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
+                for node in ast.walk(tree) if isinstance(node, IMPORTS)
                 for alias in node.names}
     used = {getattr(n, "attr", getattr(n, "id", "")) for n in ast.walk(tree)} | {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)

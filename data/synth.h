@@ -1,13 +1,21 @@
 /* synth.h: what the files of `./refine synth` share: questions to a model, and its answers.
  *
  *     synth.c        the command: seeds, kinds, judging        synthmodel.c   the model answers
- *     synthstore.c   answers in a file, which a later run takes up
+ *     synthprompt.c  what is asked                     synthstore.c   answers in a file, which a
+ *                                                                     later run takes up
  *
  * Test: tests/test_synth.py. */
 #ifndef OC_SYNTH_H
 #define OC_SYNTH_H
 
 #include "instruct.h"
+
+enum { SNIPPET, TEXTBOOK, EDUCATIONAL, PACKAGE, N_KINDS };
+
+typedef struct {
+    Buf text, name;            /* name: of its file, or of the function */
+    Buf library, title, about; /* package: the library, the function, its signature */
+} Seed;
 
 typedef struct {
     size_t seed;        /* the number of its seed */
@@ -28,6 +36,9 @@ typedef struct {
 #define CHAT_HEAD "<|im_start|>system\n" OPENCODER_SYSTEM "<|im_end|>\n<|im_start|>"
 #define CHAT_USER "user\n"
 #define CHAT_TAIL "<|im_end|>\n<|im_start|>assistant\n"
+
+/* Writes the prompt of a question, whose seed and sample are set, and its key. */
+void write_prompt(int kind, Question *q, const Seed *s);
 
 /* Answers every question that has no answer, several at a time, and calls done() for each. An answer
  * depends on its prompt and the options alone. */
