@@ -1,5 +1,5 @@
-"""answers.py: what a model wrote for ./refine synth (data/synth.c): is it in the form that was asked
-for, and what of it is the program, what the tests? The second half of functions.py's process.
+"""answers.py: what a model wrote for ./refine synth (data/synth.c): is it in the form that was
+asked for, and what of it is the program, what the tests? The second half of functions.py's process.
 
 What to know first. Asserts that a model wrote run beside what judges them, so they are refused if
 they do anything but call and compare; and a stub of the program, which does nothing, is made, with
@@ -105,7 +105,8 @@ def own_imports(tree, tests):
 
 
 ALLOWED = {"math", "random", "string", "itertools", "collections", "functools", "datetime",
-           "decimal", "fractions", "operator", "re", "json", "copy", "heapq", "bisect", "statistics", "typing"}
+           "decimal", "fractions", "operator", "re", "json", "copy", "heapq", "bisect",
+           "statistics", "typing"}
 FORBIDDEN = {"exec", "eval", "open", "compile", "globals", "locals", "vars", "getattr", "setattr",
              "delattr", "input", "exit", "quit", "breakpoint", "help", "memoryview"}
 

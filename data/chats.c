@@ -1,11 +1,11 @@
 /* chats.c: `./refine instruct --from CHATS.jsonl`, instructions that real people have written.
  *
- *     ./refine instruct --from wildchat.jsonl --from lmsys.jsonl --against HumanEval.jsonl > real.jsonl
+ *     ./refine instruct --from wildchat.jsonl --from lmsys.jsonl > real.jsonl
  *     ./refine instruct --from chats.jsonl --turns all --lang en,de > talks.jsonl
  *
- * What to know first: OpenCoder's RealUser part (arXiv 2411.04905, section 4.1) takes questions about
- * code out of collections of conversations; there a model chose and cleaned them, here it is rules of
- * thumb, in this order, each with its reason in the statistics:
+ * What to know first: OpenCoder's RealUser part (arXiv 2411.04905, section 4.1) takes questions
+ * about code out of collections of conversations; there a model chose and cleaned them, here it is
+ * rules of thumb, in this order, each with its reason in the statistics:
  *
  *     marked       toxic, redacted or flagged by a moderation, as the data set says
  *     turns        a question and its answer, or with --turns all all of them in their order
@@ -15,8 +15,8 @@
  *
  * and then those of judge.c: benchmarks, and near duplicates among the questions.
  *
- * A line is a conversation as WildChat and LMSYS-Chat-1M ("conversation" of role and content), ShareGPT
- * and Infinity-Instruct ("conversations" of from and value), others ("messages") or a pair
+ * A line is a conversation as in WildChat and LMSYS-Chat-1M ("conversation" of role and content),
+ * ShareGPT and Infinity-Instruct ("conversations" of from and value), others ("messages") or a pair
  * (instruction, input, output; prompt, response). Test: tests/test_instruct.py. */
 
 #include "instruct.h"

@@ -1,8 +1,9 @@
 """functions.py: the functions of a Python file for ./refine instruct (data/instruct.c), and what is
 to be run to try them out.
 
-What to know first. With answers.py behind it, this is one program. It reads requests from standard input, a letter for the kind, the number of
-bytes in 8 digits, a line feed and the text, and answers each with a line of JSON:
+What to know first. With answers.py behind it, this is one program. It reads requests from standard
+input, a letter for the kind, the number of bytes in 8 digits, a line feed and the text, and answers
+each with a line of JSON:
 
     f            a file: {"functions": [...]}, or {} where it does not parse
     s, q, p, x   what a model wrote: a snippet, an exercise, one about a library, a textbook:
@@ -225,6 +226,20 @@ for example in EXAMPLES:
 OPTIONS = "ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL", "SKIP"
 
 
+def without_import(source, name):
+    """An example without the import of the function itself, which is there."""
+    if "import" not in source or name not in source:
+        return source
+    try:
+        (node,) = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return source
+    if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
+        return source
+    node.names = [alias for alias in node.names if alias.name != name]
+    return ast.unparse(node) + "\n" if node.names else ""
+
+
 def examples_of(docstring, name):
     """[source, expected output, expected exception or None, options] of each; [] where none of them
     has a result of a call of the function, or doctest would take one in another way."""
@@ -243,9 +258,12 @@ def examples_of(docstring, name):
             return []
         if "SKIP" in options:
             continue
-        called = re.search(rf"\b{re.escape(name)}\s*\(", example.source)
+        source = without_import(example.source, name)
+        if not source:
+            continue
+        called = re.search(rf"\b{re.escape(name)}\s*\(", source)
         tested = tested or called and bool(example.want or example.exc_msg)
-        found.append([example.source, example.want, example.exc_msg, options])
+        found.append([source, example.want, example.exc_msg, options])
     return found if tested else []
 
 

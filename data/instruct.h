@@ -48,8 +48,8 @@ void judge_candidates(Pipeline *first, Output *spool, bool run);
 int run_instruct(int argc, char **argv);
 int run_synth(int argc, char **argv);
 
-/* chats.c: the first pass over files of conversations: the stage, where it puts candidates, and what
- * loads its documents. */
+/* chats.c: the first pass over conversations: the stage, where it puts candidates, and what loads
+ * its documents. */
 extern const Stage chats_stage;
 extern Output *chats_spool;
 bool load_chat(const Source *s, Document *d, Error *e);

@@ -23,7 +23,7 @@ static const Option options[] = {
       "near duplicates: words of a shingle" },
     { 0, "bands", NULL, "N", OPT_INT, &judge_options.bands, 1, 256, "bands" },
     { 0, "rows", NULL, "N", OPT_INT, &judge_options.rows, 1, 256,
-      "hash functions of a band; the defaults find a similarity of 0.7 with 0.6, of 0.8 with 0.95" },
+      "hash functions of a band; 16 x 8 finds a similarity of 0.7 in 61 %, 0.8 in 95 %" },
     { 0, "limit", NULL, "N", OPT_INT, &judge_options.limit, 0, 9e15,
       "write N of them, spread evenly over all; 0: all" },
     { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },

@@ -1,9 +1,9 @@
 /* synth.c: `./refine synth`, training data that a model writes and that proves itself.
  *
- *     ./refine synth algorithms.jsonl --kind snippet --model chat.bin --completions a.jsonl > code.jsonl
- *     ./refine synth seeds.jsonl --kind educational --model chat.bin > pairs.jsonl
- *     ./refine synth math.jsonl --kind package --show-prompts | ./runcuda big.bin --prompts - > a.jsonl
- *     ./refine synth math.jsonl --kind package --completions a.jsonl > pairs.jsonl
+ *     ./refine synth algorithms.jsonl -k snippet -m chat.bin --completions a.jsonl > code.jsonl
+ *     ./refine synth seeds.jsonl -k educational -m chat.bin > pairs.jsonl
+ *     ./refine synth math.jsonl -k package --show-prompts | ./runcuda big.bin --prompts - > a.jsonl
+ *     ./refine synth math.jsonl -k package --completions a.jsonl > pairs.jsonl
  *
  * What to know first: OpenCoder (arXiv 2411.04905, sections 2.2.2 and 4.1) lets a large model write
  * from seeds and keeps what runs:
@@ -14,10 +14,10 @@
  *     package      from a library's documentation: the same, about     SFT          a pair
  *                  one of its functions
  *
- * The paper's prompts are not public; these are ours. A seed is a line with "content" or "text"; for
- * package a line {"package": "math", "name": "comb", "signature": "comb(n, k, /)", "doc": "..."}. The
- * answers go through three sieves: the form (answers.py), the tests in the sandbox, which a stub that
- * does nothing must not pass either, and duplicates, of the seeds too (judge.c). Answers may come
+ * The paper's prompts are not public; these are ours. A seed is a line with "content" or "text";
+ * for package {"package": "math", "name": "comb", "signature": "comb(n, k, /)", "doc": "..."}. The
+ * answers go through three sieves: the form (answers.py), the tests in the sandbox, which a stub
+ * that does nothing must not pass, and duplicates, of the seeds too (judge.c). Answers may come
  * from elsewhere. Test: tests/test_synth.py. */
 
 #include "synth.h"
@@ -61,14 +61,14 @@ static const Option own[] = {
 };
 
 static const char usage[] =
-    "usage: refine synth SEEDS.jsonl... --kind KIND --model MODEL [options]     a model writes data\n"
+    "usage: refine synth SEEDS.jsonl... --kind KIND --model MODEL [options]   a model writes data\n"
     "       refine synth SEEDS.jsonl... --kind KIND --completions FILE [options]\n"
     "What is written is tried out; what passes its own tests stays. Examples:\n"
-    "  ./refine synth algorithms.jsonl --kind snippet -m chat.bin --completions a.jsonl > code.jsonl\n"
-    "  ./refine synth seeds.jsonl --kind educational -m chat.bin --samples 4 -o pairs.jsonl\n"
-    "  ./refine synth api.jsonl --kind package --show-prompts > prompts.jsonl\n"
+    "  ./refine synth algorithms.jsonl -k snippet -m chat.bin --completions a.jsonl > code.jsonl\n"
+    "  ./refine synth seeds.jsonl -k educational -m chat.bin --samples 4 -o pairs.jsonl\n"
+    "  ./refine synth api.jsonl -k package --show-prompts > prompts.jsonl\n"
     "  ./run chat.bin --prompts prompts.jsonl > a.jsonl\n"
-    "  ./refine synth api.jsonl --kind package --completions a.jsonl -o pairs.jsonl\n"
+    "  ./refine synth api.jsonl -k package --completions a.jsonl -o pairs.jsonl\n"
     "The same command goes on where it was stopped, if --completions names a file.\n";
 
 /* ------------------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ typedef struct {
 /* Writes the prompt of a question, whose seed and sample are set, and its key. */
 void write_prompt(int kind, Question *q, const Seed *s);
 
-/* Answers every question that has no answer, several at a time, and calls done() for each. An answer
- * depends on its prompt and the options alone. */
+/* Answers every question that has no answer, several at a time, and calls done() for each. An
+ * answer depends on its prompt and the options alone. */
 void write_answers(Question *q, size_t n, const WriteOptions *o, void (*done)(const Question *q));
 
 /* Answers to these questions in a file of JSON Lines, "key" or "seed" and "sample", "completion",

@@ -1,9 +1,10 @@
 /* synthstore.c: answers in a file, so that none is written twice. See synth.h.
  *
- * What to know first: while a run goes on the file only grows, a whole line at a time; what a killed
- * run leaves is cut back to its last line feed by the next. An answer belongs to the question with
- * its key, a hash of the prompt; answers that come from elsewhere may say the number of their seed
- * instead. Answers to other questions stay in the file and are not used. Test: tests/test_synth.py. */
+ * What to know first: while a run goes on the file only grows, a whole line at a time; what a
+ * killed run leaves is cut back to its last line feed by the next. An answer belongs to the
+ * question with its key, a hash of the prompt; answers that come from elsewhere may say the number
+ * of their seed instead. Answers to other questions stay in the file and are not used.
+ * Test: tests/test_synth.py. */
 
 #include "synth.h"
 

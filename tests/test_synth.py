@@ -25,14 +25,15 @@ def fenced(*parts):
 
 def exercise(question="Write `half(a)`, which returns half of a whole number, rounded down.",
              code=CODE, tests=TESTS, answer="Divide it."):
-    return f"## Question\n{question}\n\n## Answer\n{answer}\n\n{fenced(code)}\n\n## Tests\n{fenced(tests)}"
+    return f"## Question\n{question}\n\n## Answer\n{answer}\n\n{fenced(code)}\n\n" \
+        f"## Tests\n{fenced(tests)}"
 
 
 PROSE = ("Halving a number is the first step of many methods. It costs one operation, and what it "
          "leaves is smaller than what was there before. ")
 
-OTHER = ("Sorting puts things into an order, after which a search may skip most of them at once, so "
-         "that asking twenty times is enough for a list of a million entries. ")
+OTHER = ("Sorting puts things into an order, after which a search may skip most of them at once, "
+         "so that asking twenty times is enough for a list of a million entries. ")
 
 
 def chapter(prose=PROSE, times=5, code=CODE, heads=2):
@@ -65,8 +66,8 @@ def judge(kind, cases, *options):
     given = lines(os.path.join(place, "a.jsonl"), *[
         {"seed": i, "completion": answer} for i, (_, answer, _) in enumerate(cases)])
     out = os.path.join(place, "out.jsonl")
-    stages, _ = stats_of("synth", path, "-k", kind, "--completions", given, "-o", out, "--rows", 256,
-                         "--timeout", 0.5, "-j", 8, *options)
+    stages, _ = stats_of("synth", path, "-k", kind, "--completions", given, "-o", out,
+                         "--rows", 256, "--timeout", 0.5, "-j", 8, *options)
     with open(out) as file:
         kept = [json.loads(line) for line in file]
     names = [d["seed"] for d in kept]
@@ -88,15 +89,15 @@ def test_snippets():
     mine = [own.format(i) for i in range(60)]
 
     def other(i, code=None, tests=TESTS):
-        return fenced((code or mine[i]).replace("half(", f"half{i}("), tests.replace("half(", f"half{i}("))
+        return fenced(*[part.replace("half(", f"half{i}(") for part in (code or mine[i], tests)])
 
     bad = "tests do more than call and compare"
     rows = [
         ("a good one", None, TESTS, None),
-        ("functions of tests", None, "def test_it():\n    assert half(4) == 2\n    assert half(5) == 2\n"
-         "    assert half(7) == 3", None),
-        ("with a name", None, "x = half(9)\nassert x == 4\nassert half(x) == 2\nassert half(1) == 0",
-         None),
+        ("functions of tests", None, "def test_it():\n    assert half(4) == 2\n"
+         "    assert half(5) == 2\n    assert half(7) == 3", None),
+        ("with a name", None,
+         "x = half(9)\nassert x == 4\nassert half(x) == 2\nassert half(1) == 0", None),
         ("a loop", None, "for i in range(4):\n    assert half(i) == i // 2\nassert half(9) == 4\n"
          "assert half(8) == 4", None),
         ("an error that is wanted", None, TESTS + "\ntry:\n    half('x')\n    assert False\n"
@@ -108,10 +109,11 @@ def test_snippets():
          "fewer than three asserts about it"),
         ("asserts about nothing", None, "assert half(4) == 2\nassert 1 == 1\nassert True",
          "fewer than three asserts about it"),
-        ("asserts that hold of anything", None, "assert half(4) is half(4)\nassert half(5) == half(5)\n"
-         "assert not half(4) != half(4)", "tests: passed by a function that does nothing"),
-        ("a caught assertion", None, TESTS + "\ntry:\n    assert half(4) == 3\nexcept AssertionError:"
-         "\n    pass", bad),
+        ("asserts that hold of anything", None, "assert half(4) is half(4)\n"
+         "assert half(5) == half(5)\nassert not half(4) != half(4)",
+         "tests: passed by a function that does nothing"),
+        ("a caught assertion", None, TESTS + "\ntry:\n    assert half(4) == 3\n"
+         "except AssertionError:\n    pass", bad),
         ("a bare except", None, TESTS + "\ntry:\n    assert half(4) == 3\nexcept:\n    pass", bad),
         ("os in the tests", None, "import os\n" + TESTS, None),
         ("exit in the tests", None, TESTS + "\nexit(0)\nassert half(1) == 5", bad),
@@ -120,15 +122,17 @@ def test_snippets():
         ("__import__", None, TESTS + "\n__import__('os')._exit(0)", bad),
         ("a class in the tests", None, TESTS + "\ndef helper(): return half(1)", None),
         ("a syntax error", "def half(a:\n    return a", TESTS, "does not parse"),
-        ("no function", "x = 5", "assert x == 5\nassert x > 4\nassert x < 6", "no function or class"),
+        ("no function", "x = 5", "assert x == 5\nassert x > 4\nassert x < 6",
+         "no function or class"),
         ("an empty body", "def half(a):\n    pass", TESTS, "empty body"),
         ("an endless loop", "def half(a):\n    while True: pass", TESTS, "tests: time limit"),
         ("exit", "import sys\ndef half(a):\n    sys.exit(0)", TESTS, "tests: exception"),
-        ("exit at once", "import os\ndef half(a):\n    os._exit(0)", TESTS, "tests: broke the rules"),
-        ("always equal", "class Y:\n    def __eq__(s, o): return True\ndef half(a):\n    return Y()",
-         TESTS, "tests: exception"),
-        ("a module that is not here", "import nosuchmodule\ndef half(a):\n    return nosuchmodule.x(a)",
-         TESTS, "tests: a module is not here"),
+        ("exit at once", "import os\ndef half(a):\n    os._exit(0)", TESTS,
+         "tests: broke the rules"),
+        ("always equal", "class Y:\n    def __eq__(s, o): return True\ndef half(a):\n"
+         "    return Y()", TESTS, "tests: wrong answer"),
+        ("a module that is not here", "import nosuchmodule\ndef half(a):\n"
+         "    return nosuchmodule.x(a)", TESTS, "tests: a module is not here"),
         ("a name that is not there", "def half(a):\n    return nosuchname(a)", TESTS,
          "tests: a name is not defined"),
     ]
@@ -150,8 +154,9 @@ def test_snippets():
          "no fenced block of Python"),
         ("cut off", fenced(mine[0]) + "\n```python\nassert ha", "cut off in a fenced block"),
         ("one block for all", fenced(mine[3] + "\n\n" + TESTS.replace("half(", "half3(")), None),
-        ("prints and a main part", fenced(mine[4] + "\nprint(half4(3))\nif __name__ == '__main__':\n"
-                                          "    print(1)", TESTS.replace("half(", "half4(")), None),
+        ("prints and a main part", fenced(
+            mine[4] + "\nprint(half4(3))\nif __name__ == '__main__':\n    print(1)",
+            TESTS.replace("half(", "half4(")), None),
         ("two statements in a line", fenced(mine[5] + "\nassert half5(2) == 1; print(1)"),
          "two statements in a line"),
     ]
@@ -174,7 +179,8 @@ def test_exercises():
         ("no name", exercise("Write a function of a number, which returns half of what is given."),
          "question does not name the function"),
         ("a test fails", exercise(tests=TESTS + "\nassert half(3) == 2"), "tests: wrong answer"),
-        ("no code", exercise().replace("```python\ndef", "```text\ndef"), "no fenced block of Python"),
+        ("no code", exercise().replace("```python\ndef", "```text\ndef"),
+         "no fenced block of Python"),
     ]
     cases = [(n, a.replace("half(", f"half_{i}(").replace("Half of", f"Half {i} of"), w)
              for i, (n, a, w) in enumerate(cases)]
@@ -215,15 +221,16 @@ def test_textbooks():
         ("cut off", chapter() + "```python\nx", "cut off in a fenced block"),
     ]
     kept = judge("textbook", cases)
-    check("what stands before the first heading goes", all(d["content"].startswith("# Part") for d in
-                                                           kept), short(kept))
+    check("what stands before the first heading goes",
+          all(d["content"].startswith("# Part") for d in kept), short(kept))
 
 
 def test_same():
     place = fresh("synth-same")
-    path = lines(os.path.join(place, "s.jsonl"), {"content": SEED.format(1)}, {"content": SEED.format(
-        2)}, {"content": SEED.format(1)}, {"content": chapter().strip()}, "broken", {"content": ""},
-        {"content": "<|im_end|>"}, {"text": SEED.format(3)}, {"x": 1})
+    path = lines(os.path.join(place, "s.jsonl"), {"content": SEED.format(1)},
+                 {"content": SEED.format(2)}, {"content": SEED.format(1)},
+                 {"content": chapter().strip()}, "broken", {"content": ""},
+                 {"content": "<|im_end|>"}, {"text": SEED.format(3)}, {"x": 1})
     given = lines(os.path.join(place, "a.jsonl"), {"seed": 0, "completion": chapter()},
                   {"seed": 1, "completion": chapter(OTHER)},
                   {"seed": 2, "completion": chapter(OTHER).replace("Part 1", "Part 2")},
@@ -233,8 +240,8 @@ def test_same():
                             program=STRICT)
     check("duplicates of seeds and of one another", code == 0 and out.count(b"\n") == 1 and
           b"Sorting" in out and "exact duplicate" in err and "near duplicate" in err, err)
-    check("what is no seed, what is twice", "4 seeds (4 more are no seeds, 1 are copies), 4 questions, "
-          "3 of them answered" in err, err)
+    check("what is no seed, what is twice", "4 seeds (4 more are no seeds, 1 are copies), 4 "
+          "questions, 3 of them answered" in err, err)
     check("lines that are no answers", "6 lines that answer no question" in err and
           "a.jsonl:5: a second answer" in err, err)
 
@@ -249,8 +256,9 @@ def test_prompts():
         check(f"{kind}: every key is another", len({d["key"] for d in got}) == 80)
         forms = {d["prompt"].replace(SEED.format(d["seed"]).strip(), "") for d in got}
         check(f"{kind}: several forms", len(forms) >= 4, len(forms))
-        check(f"{kind}: a chat", all(d["prompt"].startswith("<|im_start|>system\nYou are OpenCoder") and
-                                     d["prompt"].endswith("<|im_start|>assistant\n") for d in got))
+        check(f"{kind}: a chat", all(
+            d["prompt"].startswith("<|im_start|>system\nYou are OpenCoder") and
+            d["prompt"].endswith("<|im_start|>assistant\n") for d in got))
     plain = documents("synth", path, "-k", "snippet", "--show-prompts", "--plain")
     check("--plain", all(d["prompt"].startswith("Here is some code:") for d in plain))
     got = documents("synth", seeds(place, 1, "package"), "-k", "package", "--show-prompts")
@@ -262,7 +270,7 @@ def test_prompts():
 
 
 def test_model():
-    """./refine synth with a model, ./run --prompts with the same prompts, and stopping in between."""
+    """./refine synth with a model, ./run --prompts with the same prompts, and a stop in between."""
     place = fresh("synth-model")
     model = write_model("synth.gguf", ends=1.0)
     path = seeds(place, 6, "textbook")
@@ -283,7 +291,8 @@ def test_model():
     with open(again, "wb") as file:  # as a killed run leaves it
         file.write(whole[:len(whole) // 2])
     code, _, err = refine(*base, "--completions", again)
-    check("a run goes on", code == 0 and 0 < int(err.split(" of them answered")[0].split()[-1]) < 12, err)
+    check("a run goes on", code == 0 and
+          0 < int(err.split(" of them answered")[0].split()[-1]) < 12, err)
     check_equal("with the same answers",
                 {d["key"]: d["completion"] for d in map(json.loads, open(again))}, by_key)
     before = open(again, "rb").read()
@@ -291,7 +300,8 @@ def test_model():
     check("nothing is written twice", code == 0 and open(again, "rb").read() == before and
           "12 of them answered" in err, err)
     refine(*base, "--completions", os.path.join(place, "c.jsonl"), "-s", 2, "-q")
-    other = {d["key"]: d["completion"] for d in map(json.loads, open(os.path.join(place, "c.jsonl")))}
+    other = {d["key"]: d["completion"]
+             for d in map(json.loads, open(os.path.join(place, "c.jsonl")))}
     check("another seed, other answers", other.keys() == by_key.keys() and other != by_key)
     prompts = os.path.join(place, "p.jsonl")
     refine("synth", path, "-k", "textbook", "--show-prompts", "-o", prompts, "-q")
@@ -299,15 +309,16 @@ def test_model():
                           capture_output=True)
     greedy = write_file(os.path.join(place, "d.jsonl"), done.stdout)
     mine = os.path.join(place, "e.jsonl")
-    refine("synth", path, "-k", "textbook", "-m", model, "-n", 24, "-t", 0, "--completions", mine, "-q")
+    refine("synth", path, "-k", "textbook", "-m", model, "-n", 24, "-t", 0, "--completions", mine,
+           "-q")
     check_equal("./run --prompts writes the same",
                 {d["key"]: d["completion"] for d in map(json.loads, open(greedy))},
                 {d["key"]: d["completion"] for d in map(json.loads, open(mine))})
     code, _, err = refine("synth", path, "-k", "textbook", "--completions", greedy)
     check("and is taken", code == 0 and "6 of them answered" in err, err)
     # Ctrl-C leaves whole lines.
-    child = subprocess.Popen([REFINE, *map(str, base), "-n", "800", "--completions", kept + "2", "-o",
-                              kept + "3"], stderr=subprocess.DEVNULL)
+    child = subprocess.Popen([REFINE, *map(str, base), "-n", "800", "--completions", kept + "2",
+                              "-o", kept + "3"], stderr=subprocess.DEVNULL)
     for _ in range(100):
         time.sleep(0.05)
         if os.path.exists(kept + "2") and os.path.getsize(kept + "2"):
@@ -317,8 +328,8 @@ def test_model():
     check("Ctrl-C", child.returncode in (130, 0) and not [
         name for name in os.listdir(place) if "tmp" in name], (child.returncode, os.listdir(place)))
     random = write_model("synth-plain.gguf", markers=("\x01", "\x02"))
-    refused("a model without a chat", 1, ["<|im_start|>", "--plain"], "synth", path, "-k", "textbook",
-            "-m", random)
+    refused("a model without a chat", 1, ["<|im_start|>", "--plain"], "synth", path, "-k",
+            "textbook", "-m", random)
     code, _, err = refine("synth", path, "-k", "textbook", "-m", random, "--plain", "-n", 5)
     check("--plain", code == 0, err)
     code, _, err = refine("synth", path, "-k", "textbook", "-m", model, "-c", 200, "-n", 5)
