@@ -111,6 +111,11 @@ FORBIDDEN = {"exec", "eval", "open", "compile", "globals", "locals", "vars", "ge
              "delattr", "input", "exit", "quit", "breakpoint", "help", "memoryview"}
 
 
+# Ways from a module of the library to one that is not allowed, and to private attributes.
+FORBIDDEN_PARTS = {"sys", "os", "modules", "builtins", "enum", "codecs", "attrgetter",
+                   "methodcaller", "Formatter"}
+
+
 def check_tests(tests, defined):
     """Tests run beside what judges them, so they are plain: calls, values, asserts. They must say
     something about the program at least three times."""
@@ -122,11 +127,12 @@ def check_tests(tests, defined):
         if isinstance(node, ast.Import):
             bad = any(alias.name not in ALLOWED for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            bad = node.level or node.module not in ALLOWED
+            bad = node.level or node.module not in ALLOWED or any(
+                alias.name[0] in "_*" or alias.name in FORBIDDEN_PARTS for alias in node.names)
         elif isinstance(node, ast.Name):
             bad = node.id in FORBIDDEN or node.id.startswith("__")
         elif isinstance(node, ast.Attribute):
-            bad = node.attr.startswith("_")
+            bad = node.attr.startswith("_") or node.attr in FORBIDDEN_PARTS
         elif isinstance(node, ast.ExceptHandler):
             caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type \
                 else {"BaseException"}
@@ -167,9 +173,10 @@ def program_of(code):
             for node in made):
         raise Refused("empty body")
     names = {node.name for node in made}
-    check_tests(tests, names)
+    run = own_imports(tree, tests) + tests
+    check_tests(run, names)
     stub = ast.unparse(ast.fix_missing_locations(Stub().visit(tree)))
-    return program, tests, own_imports(parse(program), tests) + tests, stub, names
+    return program, tests, run, stub, names
 
 
 def snippet(text):

@@ -201,19 +201,25 @@ static const char *const code_words[] = {
     "leetcode",  "unit",       "refactor",   "syntax",
 };
 
+/* Does a word of the list, or its plural, stand at the beginning of s and end there? */
+static bool is_word(Str s, const char *word) {
+    size_t n = strlen(word);
+    if (s.n < n || (s.s[0] | 32) != (word[0] | 32) || strncasecmp(s.s, word, n)) return false;
+    if (s.n > n && s.s[n] == 's') n++;
+    return s.n == n || !isalnum((uint8_t)s.s[n]);
+}
+
 static bool is_code(Str ask, Str answer) {
-    size_t hits = 0;
+    enum { N = sizeof code_words / sizeof *code_words };
+    bool seen[N] = { false };
+    int hits = 0;
     if (fences(ask) || fences(answer)) return true;
-    for (size_t i = 0; i < sizeof code_words / sizeof *code_words && hits < 2; i++) {
-        size_t n = strlen(code_words[i]);
-        for (size_t at = 0; at + n <= ask.n; at++) {
-            bool starts = !at || !isalnum((uint8_t)ask.s[at - 1]);
-            bool ends = at + n == ask.n || !isalnum((uint8_t)ask.s[at + n]);
-            bool plural = at + n < ask.n && ask.s[at + n] == 's' &&
-                          (at + n + 1 == ask.n || !isalnum((uint8_t)ask.s[at + n + 1]));
-            if (!starts || !(ends || plural) || strncasecmp(ask.s + at, code_words[i], n)) continue;
+    for (size_t at = 0; at < ask.n && hits < 2; at++) {
+        if (at && isalnum((uint8_t)ask.s[at - 1])) continue;
+        for (int i = 0; i < N; i++) {
+            if (seen[i] || !is_word((Str){ ask.s + at, ask.n - at }, code_words[i])) continue;
+            seen[i] = true;
             hits++;
-            break;
         }
     }
     return hits >= 2;

@@ -28,8 +28,9 @@ static Question *question_of(const Json *j, Question *q, Question **sorted, size
         !json_int(j, "sample", false, 0, INT64_MAX, &sample, e))
         return NULL;
     if (!key.n) {
-        for (size_t i = 0; i < n; i++)
-            if ((int64_t)q[i].seed == seed && q[i].sample == sample) return &q[i];
+        size_t seeds = q[n - 1].seed + 1, samples = n / seeds; /* they stand in this order */
+        if ((uint64_t)seed < seeds && (uint64_t)sample < samples)
+            return &q[(size_t)seed * samples + (size_t)sample];
     } else {
         snprintf(hex, sizeof hex, "%.*s", (int)(key.n < 17 ? key.n : 17), key.s);
         Question wanted = { .key = strtoull(hex, NULL, 16) }, *p = &wanted;

@@ -119,6 +119,9 @@ def test_snippets():
         ("exit in the tests", None, TESTS + "\nexit(0)\nassert half(1) == 5", bad),
         ("open in the tests", None, TESTS + "\nassert open('/etc/passwd') or half(1)", bad),
         ("a private attribute", None, TESTS + "\nassert half.__globals__", bad),
+        ("a way to sys", None, "import re\n" + TESTS + "\nassert re.enum.sys or half(1)", bad),
+        ("a way to what is private", None, "import operator\n" + TESTS +
+         "\nassert operator.attrgetter('__code__')(half)", bad),
         ("__import__", None, TESTS + "\n__import__('os')._exit(0)", bad),
         ("a class in the tests", None, TESTS + "\ndef helper(): return half(1)", None),
         ("a syntax error", "def half(a:\n    return a", TESTS, "does not parse"),
