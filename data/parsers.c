@@ -11,7 +11,7 @@
 
 extern char **environ;
 
-/* functions.py, as numbers: one program, whatever the files are called. */
+/* functions.py and answers.py, as numbers. */
 static const char functions_script[] = {
 #include "../build/data/functions.inc"
     0

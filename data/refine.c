@@ -70,6 +70,7 @@ static const Command commands[] = {
     { "anneal", NULL, &anneal_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
     { "instruct", "instructions and answers from docstrings or conversations", NULL, run_instruct },
+    { "synth", "a model writes training data; what passes its own tests stays", NULL, run_synth },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },
