@@ -9,7 +9,8 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
-#include "dedup.h" /* run_dedup */
+#include "dedup.h"  /* run_dedup */
+#include "recall.h" /* run_recall */
 #include "refine.h"
 #ifdef __GLIBC__
 #include <malloc.h> /* mallopt */
@@ -65,6 +66,7 @@ static const Command commands[] = {
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
+    { "recall", "pages about code from a web crawl", NULL, run_recall },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },
