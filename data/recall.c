@@ -21,9 +21,7 @@ static struct {
     const char *patterns, *domains, *model, *save_model;
     int64_t iterations, sample, sample_seed, min_pages;
     double threshold, domain_threshold, share;
-} opt = {
-    .iterations = 3, .min_pages = 1, .threshold = 0.5, .domain_threshold = 0.25, .share = 10
-};
+} opt = { .iterations = 3, .min_pages = 1, .threshold = 0.5, .domain_threshold = 1, .share = 10 };
 
 static const Option own[] = {
     { 0, "seed", NULL, "FILE", OPT_LIST, &opt.seed, 0, 0,
@@ -36,7 +34,7 @@ static const Option own[] = {
     { 0, "domain-share", NULL, "%", OPT_FLOAT, &opt.share, 0, 100,
       "of its pages are code in a domain that is code-related: more than" },
     { 0, "domain-threshold", NULL, "P", OPT_FLOAT, &opt.domain_threshold, 0, 1,
-      "least probability there; 0 takes all pages, 1 none but those above --threshold" },
+      "least probability of other pages there; 1: none" },
     { 0, "min-pages", NULL, "N", OPT_INT, &opt.min_pages, 1, 1e9, "least pages of such a domain" },
     { 0, "sample", NULL, "N", OPT_INT, &opt.sample, 0, 1e9,
       "pages of the crawl to tell the seed from; 0: as many as the seed has" },
@@ -213,7 +211,7 @@ static bool recall_in_order(void *state, Document *d) {
     if (may && !is_kept(d->number)) {
         add_candidate(d->number);
         json_put_str(document_member(d, "domain"), name);
-        json_put_num(document_member(d, "score"), v.score, true);
+        json_put_num(document_member(d, "score"), v.score, false);
         json_put_int(document_member(d, "iteration"), run.iteration);
         json_put_str(document_member(d, "why"), str_of(why));
     }
@@ -373,9 +371,6 @@ static void check_options(const char **path, int n) {
         die_usage("--seed: missing, expected pages that are code-related");
     if (opt.model && (opt.seed.n || opt.save_model))
         die_usage("--model: given with --seed or --save-model, expected one of them");
-    if (opt.domain_threshold > opt.threshold)
-        die_usage("--domain-threshold: %g, expected at most --threshold, %g", opt.domain_threshold,
-                  opt.threshold);
     for (int k = 0; k < 4; k++) {
         for (int i = 0; out[k] && i < n; i++)
             if (same_file(path[i], out[k]))

@@ -69,7 +69,7 @@ void write_domains(const char *path, const Tally *domains, const Tally *sections
     for (size_t i = 0; i < sections->n; i++) {
         Str key = name_of(sections, inner[i]);
         const char *space = (const char *)memchr(key.s, ' ', key.n);
-        const Word *w = words_find(domains.names, key.s, (size_t)(space - key.s));
+        const Word *w = words_find(&domains->names, key.s, (size_t)(space - key.s));
         size_t d = w ? w->value - 1 : 0;
         if (!w || count[d]++ >= MOST_SECTIONS) {
             if (w) count[d] = MOST_SECTIONS;
@@ -78,13 +78,13 @@ void write_domains(const char *path, const Tally *domains, const Tally *sections
         json_open(&line[d], '{');
         json_put_key(&line[d], "section");
         json_put_str(&line[d], (Str){ space + 1, key.n - (size_t)(space - key.s) - 1 });
-        put_pages(&line[d], sections.pages[inner[i]]);
+        put_pages(&line[d], &sections->pages[inner[i]]);
         json_close(&line[d], '}');
     }
     out_open(&out, path);
     for (size_t i = 0; i < domains->n; i++) {
         Buf b = { NULL, 0, 0 }, *inside = &line[order[i]];
-        const Pages *p = domains.pages[order[i]];
+        const Pages *p = &domains->pages[order[i]];
         json_open(&b, '{');
         json_put_key(&b, "domain");
         json_put_str(&b, name_of(domains, order[i]));

@@ -115,6 +115,7 @@ typedef struct {
     Buf *out;
     size_t from;          /* where the page begins in it */
     int hidden, pre;      /* elements that are open */
+    bool title;           /* in the head, and yet read */
     bool space, any_line; /* white space is due; the line has something */
     int feeds;            /* line feeds that are due */
 } Reader;
@@ -146,19 +147,21 @@ static void feed(Reader *r, int feeds) {
 }
 
 static void put(Reader *r, const char *s, size_t n) {
-    if (r->out->n > r->from && r->feeds) buf_add(r->out, "\n\n", (size_t)r->feeds);
+    Buf *out = r->out;
+    while (r->feeds && out->n > r->from && strchr(" \n", out->data[out->n - 1])) out->n--;
+    if (out->n > r->from && r->feeds) buf_add(out, "\n\n", (size_t)r->feeds);
     if (r->feeds) r->any_line = false;
-    if (r->space && r->any_line) buf_add(r->out, " ", 1);
+    if (r->space && r->any_line) buf_add(out, " ", 1);
     r->feeds = 0;
     r->space = false;
     r->any_line = true;
-    buf_add(r->out, s, n);
+    buf_add(out, s, n);
 }
 
 static void on_text(void *user, const xmlChar *text, int len) {
     Reader *r = (Reader *)user;
     const char *p = (const char *)text, *end = p + len;
-    if (r->hidden) return;
+    if (r->hidden && !r->title) return;
     if (r->pre) {
         if (len) put(r, p, (size_t)len);
         return;
@@ -177,11 +180,8 @@ static void on_start(void *user, const xmlChar *element, const xmlChar **attribu
     Reader *r = (Reader *)user;
     const char *name = (const char *)element;
     (void)attributes;
-    if (!strcmp(name, "title")) { /* the only thing in the head that is read */
-        if (r->hidden == 1) r->hidden = -1;
-    } else if (hides(name)) {
-        r->hidden++;
-    }
+    if (!strcmp(name, "title")) r->title = true;
+    if (hides(name)) r->hidden++;
     if (r->pre && !strcmp(name, "br")) put(r, "\n", 1);
     if (r->pre && strcmp(name, "pre")) return;
     if (is_block(name)) feed(r, 2);
@@ -194,11 +194,8 @@ static void on_start(void *user, const xmlChar *element, const xmlChar **attribu
 static void on_end(void *user, const xmlChar *element) {
     Reader *r = (Reader *)user;
     const char *name = (const char *)element;
-    if (!strcmp(name, "title")) {
-        if (r->hidden == -1) r->hidden = 1;
-    } else if (hides(name) && r->hidden > 0) {
-        r->hidden--;
-    }
+    if (!strcmp(name, "title")) r->title = false;
+    if (hides(name) && r->hidden) r->hidden--;
     if (!strcmp(name, "pre") && r->pre) r->pre--;
     if (!r->pre && is_block(name)) feed(r, 2);
     if (!r->pre && is_line(name)) feed(r, 1);
