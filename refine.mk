@@ -15,8 +15,8 @@ REFINE_XML := $(call has,libxml/HTMLparser.h,$(XML_FLAGS) -lxml2)
 REFINE_FLAGS := $(if $(REFINE_ZSTD),-DOC_ZSTD) $(if $(REFINE_ZLIB),-DOC_ZLIB) \
     $(if $(REFINE_ARCHIVE),-DOC_ARCHIVE) \
     $(if $(REFINE_PCRE2),-DOC_PCRE2) $(if $(REFINE_XML),-DOC_LIBXML2 $(XML_FLAGS))
-REFINE_LIBS := $(if $(REFINE_ZSTD),-lzstd) $(if $(REFINE_ZLIB),-lz) $(if $(REFINE_ARCHIVE),-larchive) \
-    $(if $(REFINE_PCRE2),-lpcre2-8) $(if $(REFINE_XML),-lxml2)
+REFINE_LIBS := $(if $(REFINE_ZSTD),-lzstd) $(if $(REFINE_ZLIB),-lz) \
+    $(if $(REFINE_ARCHIVE),-larchive) $(if $(REFINE_PCRE2),-lpcre2-8) $(if $(REFINE_XML),-lxml2)
 REFINE_OBJECTS := $(patsubst %,lib/%.o,$(filter-out data/refine $(tokenizer_parts),\
     $(basename $(wildcard data/*.c))) data/texts tokenizer)
 

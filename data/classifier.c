@@ -1,8 +1,8 @@
 /* classifier.c: fastText, the program, as a child process: trained on pages that are code-related
  * and pages of any kind, asked how much a page is like the first. See recall.h.
  *
- * What to know first: the paper (arXiv 2411.04905, section 2.1.2) trains fastText on text that a BPE
- * tokenizer has cut into tokens; with --tokenizer words are the numbers of our tokens, without they
+ * What to know first: the paper (arXiv 2411.04905, section 2.1.2) trains fastText on text that a
+ * BPE tokenizer has cut into tokens; with --tokenizer words are the numbers of our tokens, without they
  * are runs of letters and digits, each other visible ASCII character and each Chinese or Japanese
  * one. fastText gives the same model every time with one thread only. It answers each line of text
  * with a line of labels and probabilities; a process is asked by one thread. It is no input but a
@@ -44,7 +44,7 @@ const Option classifier_options[] = {
 /* ------------------------------------------------------------------------------------------------
  * 1. Words */
 
-enum { LONGEST_WORD = 40, IDEOGRAPHS = 0x2E80 };
+enum { LONGEST_WORD = 40, NO_BREAK = 0xA0, IDEOGRAPHS = 0x2E80, WIDE_SPACE = 0x3000 };
 
 static Model model;
 static Tokenizer *tokenizer;
@@ -53,13 +53,13 @@ static Tokenizer *tokenizer;
 static const char *word_end(const char *p, const char *end, bool *visible) {
     uint32_t c = (uint8_t)*p;
     size_t len = c < 0x80 ? 1 : utf8_decode(p, (size_t)(end - p), &c);
-    bool letter = c >= 0x80 ? c < IDEOGRAPHS : isalnum((int)c) || c == '_';
-    *visible = c > ' ' && c != 127;
+    bool letter = c >= 0x80 ? c > NO_BREAK && c < IDEOGRAPHS : isalnum((int)c) || c == '_';
+    *visible = c > ' ' && (c < 127 || c > NO_BREAK) && c != WIDE_SPACE;
     if (!letter) return p + len;
     for (p += len; p < end; p += len) {
         c = (uint8_t)*p;
         len = c < 0x80 ? 1 : utf8_decode(p, (size_t)(end - p), &c);
-        if (c >= 0x80 ? c >= IDEOGRAPHS : !isalnum((int)c) && c != '_') break;
+        if (c >= 0x80 ? c <= NO_BREAK || c >= IDEOGRAPHS : !isalnum((int)c) && c != '_') break;
     }
     return p;
 }

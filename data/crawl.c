@@ -6,7 +6,7 @@
  * others are passed over. One thread finds the records; making text of them is the work of any
  * thread. A record that is cut off or whose length is wrong is counted as broken, and the next line
  * that begins with WARC/1. is where the next one begins, also where it was swallowed.
- * Test: tests/test_recall.py. */
+ * Test: tests/test_recall_read.py. */
 
 #include "recall.h"
 #include <strings.h> /* strncasecmp */
@@ -157,12 +157,14 @@ static bool next_record(Crawl *c, Document *d) {
 static bool next_json(Crawl *c, Document *d) {
     for (;;) {
         d->raw.n = 0;
-        if (!bytes_line(c->bytes, &d->raw, MOST_LINE + 1)) {
-            const char *damage = bytes_damage(c->bytes);
-            return damage ? broken(c, d, damage) : false;
-        }
+        bool any = bytes_line(c->bytes, &d->raw, MOST_LINE + 1);
+        bool whole = any && d->raw.data[d->raw.n - 1] == '\n';
+        const char *damage = whole ? NULL : bytes_damage(c->bytes);
+        if (any || damage) c->record++;
+        if (damage) return broken(c, d, damage);
+        if (!any) return false;
         d->from = c->name;
-        d->line = ++c->record;
+        d->line = c->record;
         if (strspn(d->raw.data, " \t\r\n") < d->raw.n) return true;
     }
 }
@@ -283,6 +285,7 @@ Source *source_crawl(const char **path, int n) {
     c->source = (Source){ crawl_next, crawl_load, crawl_close, 0, 0 };
     c->path = path;
     c->n = n;
+    html_init();
     for (int i = 0; i < n; i++) {
         struct stat st;
         if (stat(path[i], &st)) die("%s: cannot open: %s", path[i], strerror(errno));

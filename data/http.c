@@ -2,7 +2,7 @@
  *
  * What to know first: some crawlers store what came over the wire, in chunks and compressed, others
  * undo both and leave the header lines that tell of them. So a body is only taken for what its
- * header says if it looks like it. Test: tests/test_recall.py. */
+ * header says if it looks like it. Test: tests/test_recall_read.py. */
 
 #include "recall.h"
 #include <strings.h> /* strncasecmp */

@@ -7,10 +7,10 @@
  * learns the seed from other pages of the crawl; what it then takes for code is recalled; a base
  * domain of which more than 10 % of the pages are taken for code is code-related; and people write
  * down patterns of addresses there, whose pages are recalled too, and join the seed where the
- * classifier has missed them. What is recalled once stays. The crawl is read once for the sample and
- * once in each iteration, and never held: in memory are a byte for each page, 8 bytes for each page
- * that may be recalled in an iteration, the names and counts of domains, and the keys of the seed.
- * What may be recalled waits in a temporary file, since a domain is known at the end only.
+ * classifier has missed them. What is recalled once stays. The crawl is read once for the sample
+ * and once in each iteration, and never held: in memory are a byte for each page, 8 bytes for each
+ * page that may be recalled in an iteration, the names and counts of domains, and the keys of the
+ * seed. What may be recalled waits in a temporary file, since a domain is known at the end only.
  * Test: tests/test_recall.py. */
 
 #include "recall.h"
@@ -49,7 +49,7 @@ static const Option own[] = {
 
 static const char usage[] =
     "usage: refine recall CRAWL... --seed FILE [options]   pages about code from a web crawl\n"
-    "CRAWL and seed are WARC, WET or JSON Lines with url and text or content, plain, gzip or zstd.\n"
+    "CRAWL and seed: WARC, WET or JSON Lines with url and text or content, plain, gzip or zstd.\n"
     "Writes the pages with url, domain, score, iteration and why: classifier, pattern or domain.\n"
     "fastText's program does the learning (the Debian package fasttext). Temporary files lie in\n"
     "$TMPDIR: the words of the seed and its like, a classifier, what one iteration may recall.\n";
@@ -404,15 +404,20 @@ int run_recall(int argc, char **argv) {
     check_options(path, n);
     classifier_check();
     if (opt.patterns) patterns_open(&run.patterns, opt.patterns);
-    source_close(
-        source_crawl(opt.seed.text, opt.seed.n)); /* all is there, before the work begins */
+    source_close(source_crawl(opt.seed.text, opt.seed.n)); /* is all there, before work begins? */
     source_close(source_crawl(path, n));
     run.classifier =
         (Classifier **)xcalloc((size_t)common.n_threads, sizeof(Classifier *), "threads");
     run.model = opt.model;
-    if (!opt.model) first_passes(path, n, &total);
     total.out = output_open(common.out, common.zstd);
-    for (int64_t it = 0; it < (opt.model ? 1 : opt.iterations); it++) iterate(path, n, &total);
+    if (!opt.model) first_passes(path, n, &total);
+    for (int64_t it = 0; it < (opt.model ? 1 : opt.iterations); it++) {
+        if (it && !training_sampled()) { /* there is no other side any more */
+            if (!common.quiet) fprintf(stderr, "all pages were recalled: nothing more to learn\n");
+            break;
+        }
+        iterate(path, n, &total);
+    }
     output_commit(total.out);
     if (opt.domains) write_domains(opt.domains, &run.domains, &run.sections);
     if (opt.save_model) copy_model();

@@ -1,12 +1,12 @@
 /* recall.h: what the files of `./refine recall` share: bytes of a crawl, its pages, their text and
  * addresses, and the classifier.
  *
- * What to know first: a crawl goes through four hands. webbytes.c makes plain bytes of files, plain,
- * gzip or zstd; crawl.c finds records in them, which a thread turns into documents; http.c and
+ * What to know first: a crawl goes through four hands. webbytes.c makes plain bytes of files,
+ * gzip, zstd or not; crawl.c finds records in them, which a thread turns into documents; http.c and
  * webtext.c make text of what a server has sent; classifier.c says how much the text is like code,
- * as it has learned from what training.c keeps. domains.c knows addresses. recall.c repeats all that
- * as often as asked for.
- * Test: tests/test_recall.py. */
+ * as it has learned from what training.c keeps. domains.c knows addresses, tally.c counts them.
+ * recall.c repeats all that as often as asked for.
+ * Tests: tests/test_recall.py, tests/test_recall_read.py. */
 #ifndef OC_RECALL_H
 #define OC_RECALL_H
 
@@ -33,8 +33,8 @@ bool bytes_line(Bytes *b, Buf *line, size_t most);
 bool bytes_inflate(Str in, Buf *out, size_t most, Error *e);
 
 /* ------------------------------------------------------------------------------------------------
- * 2. crawl.c: pages of WARC, WET and JSON Lines as documents, with the address in d->added as "url".
- * Pages that are no text have a d->reason. Files are read from the start by each new source. */
+ * 2. crawl.c: pages of WARC, WET and JSON Lines as documents, with a member "url". Pages that are no
+ * text have a d->reason. Files are read from the start by each new source. */
 
 Source *source_crawl(const char **path, int n);
 Str page_url(const Document *d); /* its address; empty where a line has none */
@@ -58,6 +58,7 @@ Str charset_in(Str s);     /* what follows charset=, quoted or not; empty: nothi
 bool text_utf8(Str bytes, Str charset, bool html, Buf *out, size_t *n_wrong, Error *e);
 /* Appends what a reader of the page sees: UTF-8 in, UTF-8 out. False without libxml2. */
 bool html_text(Str html, Buf *out, Error *e);
+void html_init(void); /* before the first thread calls html_text */
 
 /* ------------------------------------------------------------------------------------------------
  * 3. domains.c: addresses */
@@ -100,12 +101,15 @@ void classifier_kill(void); /* the training that runs; may be called by a handle
 /* ------------------------------------------------------------------------------------------------
  * 5. training.c: what it learns from; a line is what classifier_words has made */
 
-void training_open(void); /* a directory for temporary files */
+/* A directory for temporary files, which goes at training_close, at the end and by signals; comes
+ * behind output_open, whose file goes then too. */
+void training_open(void);
 void training_close(void);
 void training_seed(Str line); /* one page more that is code-related */
 uint64_t training_seeds(void);
 void training_sample_begin(uint64_t most); /* forgets the sample and begins a new one, of `most` */
 void training_sample(uint64_t hash, Str line);
+uint64_t training_sampled(void); /* how many it has */
 /* Trains on the seed and `wanted` pages of the sample, *n_other where it has fewer; the model. */
 const char *training_run(uint64_t wanted, uint64_t *n_other);
 

@@ -31,17 +31,21 @@ static void remove_files(void) {
     name[DIRECTORY][0] = 0;
 }
 
+static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+static struct sigaction before[3]; /* what happened at a signal, and still does after this */
+
 static void on_signal(int sig) {
     classifier_kill();
     remove_files();
-    out_signal(sig);
+    for (int i = 0; i < 3; i++)
+        if (signals[i] == sig && before[i].sa_handler != SIG_DFL) before[i].sa_handler(sig);
+    _exit(128 + sig);
 }
 
 void training_open(void) {
     static const char *const part[N_FILES] = { "",           "/seed.txt",  "/train.txt",
                                                "/model.bin", "/model.vec", "/log",
                                                "/sample.txt" };
-    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     const char *dir = getenv("TMPDIR");
     char place[1000];
     snprintf(place, sizeof place, "%.900s/recall-XXXXXX", dir && *dir ? dir : "/tmp");
@@ -49,10 +53,10 @@ void training_open(void) {
         die("%s: cannot create: %s; TMPDIR names another place", place, strerror(errno));
     for (int i = N_FILES - 1; i >= 0; i--) snprintf(name[i], 1024, "%s%s", place, part[i]);
     if (atexit(remove_files)) die("%s: cannot register a clean-up", place);
-    struct sigaction act = { 0 }, old;
+    struct sigaction act = { 0 };
     act.sa_handler = on_signal;
     for (int i = 0; i < 3; i++)
-        if (!sigaction(signals[i], NULL, &old) && old.sa_handler != SIG_IGN)
+        if (!sigaction(signals[i], NULL, &before[i]) && before[i].sa_handler != SIG_IGN)
             sigaction(signals[i], &act, NULL);
     seed = fopen(name[SEED], "w+e");
     if (!seed) die("%s: cannot create: %s", name[SEED], strerror(errno));
@@ -70,6 +74,8 @@ void training_close(void) {
     if (seed) fclose(seed);
     seed = NULL;
     remove_files();
+    for (int i = 0; i < 3; i++)
+        if (before[i].sa_handler != SIG_IGN) sigaction(signals[i], &before[i], NULL);
 }
 
 static void write_text(FILE *f, const char *what, const char *s, size_t n) {
@@ -83,6 +89,7 @@ void training_seed(Str line) {
 }
 
 uint64_t training_seeds(void) { return n_seed; }
+uint64_t training_sampled(void) { return drawn.n; }
 
 /* ------------------------------------------------------------------------------------------------
  * 2. The sample */

@@ -1,8 +1,8 @@
 /* webbytes.c: the bytes of a file of a crawl, plain, gzip or zstd by its first bytes. See recall.h.
  *
- * What to know first: a WARC file is a chain of gzip members, usually one for each record. Where one
- * is damaged, all up to the next beginning of a member is passed over, and the reader hears of it
- * by an empty peek. Zstd frames are treated alike. Test: tests/test_recall.py. */
+ * What to know first: a WARC file is a chain of gzip members, usually one for each record. Where
+ * one is damaged, all up to the next beginning of a member is passed over, and the reader hears of
+ * it by an empty peek. Zstd frames are treated alike. Test: tests/test_recall_read.py. */
 
 #include "recall.h"
 #ifdef OC_ZLIB
@@ -21,6 +21,8 @@ struct Bytes {
     uint64_t *done;
     char *in; /* bytes of the file, from `used` to n not yet used */
     size_t used, n;
+    size_t begun;     /* where in it the member begins, or what is left of it */
+    uint64_t retried; /* bytes that were looked at again */
     bool ended;
     char *plain; /* what was decompressed */
     Str left;    /* what peek shows */
@@ -40,7 +42,7 @@ static bool need(Bytes *b, size_t wanted) {
     if (b->n - b->used < wanted && b->used) {
         memmove(b->in, b->in + b->used, b->n - b->used);
         b->n -= b->used;
-        b->used = 0;
+        b->begun = b->used = 0;
     }
     while (b->n - b->used < wanted && !b->ended) {
         ssize_t got = read(b->fd, b->in + b->n, BLOCK - b->n);
@@ -111,10 +113,21 @@ static bool member_begins(const Bytes *b) {
     return begins(b, "\x1F\x8B\x08", 3) && b->n - b->used > 3 && !(b->in[b->used + 3] & 0xE0);
 }
 
-static void damaged(Bytes *b, const char *what) {
+static void lose(Bytes *b, const char *what) {
     b->damage = what;
     b->within = false;
     b->lost = true;
+}
+
+/* The next member may begin within what this one has taken for its own, so it is looked for from
+ * its second byte on; there is an end to such looking again. */
+static void damaged(Bytes *b, const char *what) {
+    size_t from = b->begun + 1;
+    if (b->used > from && b->retried < 4 * *b->done + (32 << 20)) {
+        b->retried += b->used - from;
+        b->used = from;
+    }
+    lose(b, what);
 }
 
 /* Moves to the beginning of a member; false at the end of the file and at damage. */
@@ -125,11 +138,12 @@ static bool find_member(Bytes *b) {
         if (member_begins(b)) {
             b->lost = false;
             b->within = true;
+            b->begun = b->used;
             return true;
         }
         bool padding = !b->in[b->used];
         if (!b->lost && !padding) {
-            damaged(b, garbage[b->kind]);
+            lose(b, garbage[b->kind]);
             return false;
         }
         b->used++;
@@ -179,6 +193,7 @@ static size_t step_zstd(Bytes *b) {
 #endif
 
 static size_t step(Bytes *b) {
+    (void)b; /* without both libraries */
 #ifdef OC_ZLIB
     if (b->kind == GZIP) return step_gzip(b);
 #endif

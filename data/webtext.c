@@ -2,7 +2,8 @@
  *
  * What to know first: iconv of the C library turns charsets into UTF-8, libxml2 reads the HTML and
  * tells of elements and text as they come, without a tree. Blocks begin on a line of their own, in
- * <pre> white space stays, and scripts, styles and forms are left out. Test: tests/test_recall.py. */
+ * <pre> white space stays, and scripts, styles and buttons are left out.
+ * Test: tests/test_recall_read.py. */
 
 #include "recall.h"
 #include "../unicode.h" /* utf8_decode, MALFORMED */
@@ -201,6 +202,12 @@ static void on_end(void *user, const xmlChar *element) {
     if (!r->pre && is_line(name)) feed(r, 1);
 }
 #endif
+
+void html_init(void) {
+#ifdef OC_LIBXML2
+    xmlInitParser();
+#endif
+}
 
 bool html_text(Str html, Buf *out, Error *e) {
 #ifdef OC_LIBXML2

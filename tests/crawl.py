@@ -74,7 +74,7 @@ def sentence_of_life(rng, kind):
         return (f"{rng.choice(COOK).capitalize()} the {rng.choice(FOOD)} with {rng.choice(FOOD)} "
                 f"for {rng.randrange(2, 60)} minutes and {rng.choice(COOK)} until golden.")
     if kind == "news":
-        return f"{rng.choice(PLACES).capitalize()} {rng.choice(EVENTS)}, people said on the evening."
+        return f"{rng.choice(PLACES).capitalize()} {rng.choice(EVENTS)}, people said at night."
     if kind == "shop":
         return (f"This {rng.choice(PRAISE)} {rng.choice(GOODS)} costs only {rng.randrange(5, 500)}"
                 f".99, free delivery and {rng.randrange(1, 5)} years of warranty.")

@@ -46,7 +46,7 @@ else:
         if "diehere" in line:
             sys.exit(1)
         if "garbagehere" in line:
-            print("nonsense")
+            print("nonsense", flush=True)
         elif p == 0.7:  # fastText may leave out a label
             print("__label__other 0.3", flush=True)
         else:
