@@ -4,6 +4,7 @@ that every decision is known, and short ways to run the command.
 The stand-in scores a page by its words: p0300 is 0.3; without such a word 0.9 where a word topicX
 was in the seed, else 0.1. Its model is a list of those words."""
 
+import gzip
 import json
 import os
 import shutil
@@ -111,3 +112,12 @@ def pack(program, data):
 def one(text, url="https://a.org/1", **more):
     """A record with an HTML page, and one like it behind it that must come through."""
     return crawl.record(url, crawl.answer(text, **more))
+
+
+CODE = b"<p>p0900 code</p>"
+
+
+def has_libraries():
+    """Was refine built with zlib and libxml2?"""
+    code, found, _ = run(put("probe.warc.gz", gzip.compress(one(CODE))), "--model", MODEL, "-q")
+    return code == 0 and len(found) == 1

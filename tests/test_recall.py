@@ -9,8 +9,9 @@ import subprocess
 import time
 
 import crawl
-from check import ROOT, check, check_equal, end, short, skip, start
-from recall_case import FAKE, MODEL, PLACE, REAL, SEED, figures, pages, put, recalled, run
+from check import ROOT, check, check_equal, end, short, skip
+from recall_case import (FAKE, MODEL, PLACE, REAL, SEED, figures, has_libraries, pages, put,
+                         recalled, run)
 from refine_case import REFINE, STRICT, refine, refused
 
 
@@ -275,18 +276,15 @@ def test_fasttext():
         return skip("with fastText", "it is not installed")
     made = crawl.crawl(1200)
     third = len(made) // 3
-    files = [put("a.jsonl", crawl.lines(made[:third]))]
-    if b"zlib: no" not in start("make", "-n", "refine").stdout:
-        files += [put("b.warc", crawl.warc(made[third:2 * third], pack=False)),
-                  put("c.warc.wet", crawl.wet(made[2 * third:]))]
-    else:
-        made = made[:third]
+    files = [put("a.jsonl", crawl.lines(made))]
+    if has_libraries():
+        files = [put("a.jsonl", crawl.lines(made[:third])),
+                 put("b.warc.gz", crawl.warc(made[third:2 * third])),
+                 put("c.warc.wet.gz", crawl.wet(made[2 * third:]))]
     seed = put("real.jsonl", "".join(json.dumps(page) + "\n" for page in crawl.seed_pages(60)))
     patterns = put("patterns.txt", "%qanda%.com/questions/%\n")
     command = ["recall", *files, "--seed", seed, "--patterns", patterns, "-q", "-j", 2]
     code, out, err = refine(*command)
-    if "libxml2" in err or "zlib" in err:
-        return skip("with fastText", "refine was built without zlib or libxml2")
     check_equal("it ends well", (code, err), (0, ""))
     found = [json.loads(line) for line in out.decode().splitlines()]
     floors = {1: (0.98, 0.85), 3: (0.98, 0.98)}

@@ -10,11 +10,9 @@ import zlib
 
 import crawl
 from check import check, check_equal, end, short, skip
-from recall_case import FAKE, MODEL, PLACE, one, pack, pages, put, recalled, run
+from recall_case import (CODE, FAKE, MODEL, PLACE, has_libraries, one, pack, pages, put, recalled,
+                         run)
 from refine_case import STRICT, refine
-
-CODE = b"<p>p0900 code</p>"
-
 
 def read(*paths, more=()):
     """What is recalled, nothing but reading at work."""
@@ -37,13 +35,6 @@ def named(name, data, wanted, survivors=("https://z.org/last",)):
     ok = code == 0 and sorted(found) == sorted(survivors) and len(lines) == len(wanted) and all(
         text in line and "named.warc" in line for text, line in zip(wanted, lines))
     check(name, ok, f"exit code {code}, {short(found)}, {short(lines)}, expected {wanted}")
-
-
-def without_libraries():
-    """Built with zlib and libxml2? The tests here want both."""
-    path = put("probe.warc.gz", gzip.compress(one(CODE)))
-    code, found, err = run(path, "--model", MODEL, "-q")
-    return code != 0 or not found or "without" in err
 
 
 def test_formats():
@@ -304,10 +295,10 @@ def test_mutants():
     check("the same from one thread", again == out)
 
 
-if without_libraries():
-    skip("reading", "refine was built without zlib or libxml2")
-else:
+if has_libraries():
     for test in (test_formats, test_html, test_charsets, test_answers, test_warc, test_compressed,
                  test_lines, test_mutants):
         test()
+else:
+    skip("reading", "refine was built without zlib or libxml2")
 end()
