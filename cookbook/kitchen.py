@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from plan import ROOT
@@ -173,11 +174,11 @@ class Kitchen:
         return "".join(kept), stopped, bool(late)
 
     def alarm(self, seconds, late):
-        import threading
-
+        """Ends the child's work after so many seconds, as Ctrl-C would; a shell starts what is in
+        the background with SIGINT ignored, so it is SIGTERM."""
         def ring():
             late.append(True)
-            self.child.send_signal(signal.SIGINT)
+            self.child.send_signal(signal.SIGTERM)
         timer = threading.Timer(max(seconds, 0.1), ring)
         timer.daemon = True
         timer.start()

@@ -65,7 +65,7 @@ def split(source, train, held, names, leave_out):
 
 
 def tasks_of(held):
-    return held.replace(".jsonl", "-tasks.jsonl")
+    return os.path.splitext(held)[0] + "-tasks.jsonl"
 
 
 def refine(kitchen):

@@ -232,7 +232,9 @@ def test_resume():
         check("the second run went on where the first stopped", int(steps) >= 100, steps)
     check("it did go on", b"--resume" in seen, short(seen))
     write_file(plan, read("long").replace("[pretrain]", "[pretrain]\nminutes = 0.001"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does in the background
     code, _, err = cook(plan, "--until", "pretrain")
+    signal.signal(signal.SIGINT, before)
     done = stamp("pretrain")["figures"]["updates"]
     check("minutes end the stage with its last checkpoint", code == 0 and 100 < done < 4000, err)
     old = f"{PLACE}/work/pretrain.old/model.bin"
