@@ -134,7 +134,7 @@ class Kitchen:
         if stopped:
             raise Stopped
         code = self.child.returncode
-        if code and not (late and code == 130):
+        if code and not (late and code in (130, -signal.SIGTERM)):
             last = text.strip().splitlines()[-1:] or ["nothing on stderr"]
             raise CookError(f"{self.stage}: {words[0]} ended with exit code {code}: {last[0]}")
         if target:

@@ -231,12 +231,19 @@ def test_resume():
     for steps in re.findall(r"going on from .*ckpt-(\d+)", seen.decode()):
         check("the second run went on where the first stopped", int(steps) >= 100, steps)
     check("it did go on", b"--resume" in seen, short(seen))
-    write_file(plan, read("long").replace("[pretrain]", "[pretrain]\nminutes = 0.001"))
+    minutes = (float(read("work/pretrain.part/seconds")) + 3) / 60
+    write_file(plan, read("long").replace("[pretrain]", f"[pretrain]\nminutes = {minutes}"))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does in the background
     code, _, err = cook(plan, "--until", "pretrain")
     signal.signal(signal.SIGINT, before)
     done = stamp("pretrain")["figures"]["updates"]
     check("minutes end the stage with its last checkpoint", code == 0 and 100 < done < 4000, err)
+    shutil.copytree(f"{PLACE}/work/pretrain", f"{PLACE}/work/pretrain.part")
+    for name in "pretrain/stamp.json", "pretrain.part/stamp.json", "pretrain.part/model.bin":
+        os.remove(f"{PLACE}/work/{name}")
+    code, _, err = cook(plan, "--until", "pretrain")
+    check("no time left: the last checkpoint is it", code == 0 and "$ ./train" not in err and
+          stamp("pretrain")["figures"]["updates"] == done, err)
     old = f"{PLACE}/work/pretrain.old/model.bin"
     check("a model that is replaced is kept", os.path.exists(old))
 
