@@ -88,10 +88,14 @@ def cook(plan, options):
         kitchen.lock_place()
         signal.signal(signal.SIGTERM, lambda *_: stop(kitchen))
     keys = {}
-    for name, needs, function in STAGES:
+    for name, needs, _ in STAGES:
+        if name in plan.sections:
+            keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
+    if not options.dry_run and not options.redo:
+        kitchen.refuse_to_redo(keys)
+    for name, _, function in STAGES:
         if name not in plan.sections:
             continue
-        keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
         kitchen.cook(name, keys[name], function)
         if name == options.until:
             return
@@ -120,6 +124,8 @@ def main():
                         help="where everything is made [build/cookbook/PLAN]")
     parser.add_argument("--tasks", metavar="FILES", help="benchmarks to solve: HumanEval, MBPP")
     parser.add_argument("--until", metavar="STAGE", choices=names, help="end after this stage")
+    parser.add_argument("--redo", action="store_true",
+                        help="train again what took long and does not fit the plan any more")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     options = parser.parse_args()
     try:

@@ -244,8 +244,23 @@ def test_resume():
     code, _, err = cook(plan, "--until", "pretrain")
     check("no time left: the last checkpoint is it", code == 0 and "$ ./train" not in err and
           stamp("pretrain")["figures"]["updates"] == done, err)
+    check_long(plan)
     old = f"{PLACE}/work/pretrain.old/model.bin"
     check("a model that is replaced is kept", os.path.exists(old))
+
+
+def check_long(plan):
+    """Training that took long is not done again for a key that changed unasked."""
+    made = stamp("pretrain")
+    write_file(f"{PLACE}/work/pretrain/stamp.json", json.dumps({**made, "seconds": 3600}))
+    other = write_file(f"{PLACE}/other", read("long").replace("lr = 3e-3", "lr = 2e-3"))
+    code, _, err = cook(other, "--until", "pretrain")
+    check("an hour of training is not thrown away", code == 1 and "60 minutes" in err and
+          "--redo" in err and "$ " not in err, err)
+    code, _, err = cook(plan, "--until", "pretrain")
+    check("it still fits its own plan", code == 0 and "pretrain: done before, 3600 s" in err, err)
+    code, _, err = cook(other, "--until", "pack", "--redo")
+    check("unless one asks for it", code == 0, err)
 
 
 def refused(name, plan, *words, wrong=""):
