@@ -21,7 +21,9 @@ import measure  # noqa: E402
 
 PLACE = os.path.relpath(os.path.join(SCRATCH, "cookbook"), ROOT)  # ours is started there
 COOK = [sys.executable, "cookbook/cookbook.py"]
-PLOT = os.path.join("build", "plot")
+PLOT = os.path.join("build", "asan", "plot")  # every input is tried on the strict one, if built
+if not os.path.exists(os.path.join(ROOT, PLOT)):
+    PLOT = os.path.join("build", "plot")
 PLAN = """
 [plan]
 about = a test    # what follows is no comment's business
