@@ -25,15 +25,16 @@ import tuning
 from kitchen import CookError, Kitchen, Stopped, digest, digest_file
 from plan import ROOT, Plan, PlanError
 
-# A stage, what it is made from, and the function that makes it. Its section has the same name.
+# A stage, what it is made from, and the function that makes it. Its section has the same name. What
+# is made of data alone comes first, so that it fails before the hours of training, if it does.
 STAGES = (
     ("collect", (), collect.collect),
     ("refine", ("collect",), stages.refine),
     ("vocabulary", ("refine",), stages.vocabulary),
     ("pack", ("refine", "vocabulary"), stages.pack),
-    ("pretrain", ("vocabulary", "pack"), stages.pretrain),
     ("instruct", ("refine", "vocabulary"), tuning.instruct),
     ("mixture", ("refine", "vocabulary", "instruct"), tuning.mixture),
+    ("pretrain", ("vocabulary", "pack"), stages.pretrain),
     ("anneal", ("pack", "pretrain", "mixture"), tuning.anneal),
     ("sft-1", ("instruct", "pretrain", "anneal"), tuning.sft_1),
     ("sft-2", ("instruct", "pretrain", "anneal", "sft-1"), tuning.sft_2),
