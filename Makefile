@@ -77,7 +77,9 @@ endif
 include cuda.mk
 include eval.mk
 include refine.mk
+include fuzz.mk
 TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+          $(FUZZ_TARGETS:%=build/replay/%) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
