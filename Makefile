@@ -159,7 +159,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
-	    tests/*.[ch] bench/*.c
+	    tests/*.[ch] tests/fuzz/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler

@@ -36,14 +36,15 @@ def options_of(target, seconds, runs):
     return [*limits, *([f"-dict={words}"] if os.path.exists(words) else []),
             f"-max_len={LONGEST.get(target, 4096)}", f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-reload=0", learned, *filter(os.path.isdir, seeds)]
+            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *filter(os.path.isdir, seeds)]
 
 
 def fuzz(target, seconds, runs):
     """Returns (executions, seconds, what was found or None)."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1",
                    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:"
-                                   "quarantine_size_mb=16:allocator_may_return_null=1"}
+                                   "quarantine_size_mb=16:allocator_may_return_null=1:"
+                                   "max_malloc_fill_size=0"}
     done = subprocess.run(["nice", "-n", "10", os.path.join(BUILT, target),
                            *options_of(target, seconds, runs)],
                           cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""test_fuzz.py: every fuzz target on its seeds, on what was once found (tests/fuzz/regressions), and
-on simple damage to the seeds: each cut short, and with bytes changed. The programs are those of
+"""test_fuzz.py: every fuzz target on its seeds, on what was once found (tests/fuzz/regressions),
+and on simple damage to the seeds: each cut short, and with bytes changed. The programs are those of
 build/replay, which any compiler makes; those with libFuzzer (make fuzz-build) run too, if there."""
 
 import glob

@@ -1,5 +1,5 @@
-/* archive.c: fuzzes data/archive.c, tar and zip through libarchive. No file of an archive takes more
- * memory than read allows, whatever it unpacks to. */
+/* archive.c: fuzzes data/archive.c, tar and zip through libarchive. No file of an archive takes
+ * more memory than read allows, whatever it unpacks to. */
 
 #include "../../data/inputs.h"
 #include "fuzz.h"

@@ -1,5 +1,5 @@
-/* chats.c: fuzzes the records of conversations that `tokenizer pack` reads (data/pack.c). Ids are in
- * range, and only the ends of messages are what a text cannot be: no text makes a <|im_start|>. */
+/* chats.c: fuzzes the records of conversations that `tokenizer pack` reads (data/pack.c). Ids are
+ * in range, and a message begins where the record has one: no text makes a <|im_start|>. */
 
 #include "../../data/pack.c" /* its static functions */
 #include "fuzz.h"

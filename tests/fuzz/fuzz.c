@@ -30,9 +30,10 @@ void fuzz_fail(const char *fmt, ...) {
 
 /* ------------------------------------------------------------------------------------------------
  * What a run has allocated or mapped, in a hash table with open addressing. A place whose block was
- * released keeps the mark GONE, so that others are still found behind it. */
+ * released keeps the mark GONE, so that others are still found behind it; when half of the table is
+ * in use, it is laid out anew without these. Small, so that it stays in the cache. */
 
-enum { BITS = 20, PLACES = 1 << BITS };
+enum { BITS = 14, PLACES = 1 << BITS };
 #define GONE ((void *)1)
 
 typedef struct {
@@ -50,13 +51,27 @@ static Block *place_of(const void *p) { /* the block's place, or the empty one w
     return &block[i];
 }
 
+static void tidy(void) {
+    static Block live[PLACES / 2];
+    size_t n = 0;
+    for (size_t i = 0; i < n_used; i++) {
+        if (block[used[i]].p != GONE) live[n++] = block[used[i]];
+        block[used[i]].p = NULL;
+    }
+    if (n > PLACES / 4)
+        fuzz_fail("%zu blocks of memory at once, expected at most %d", n, PLACES / 4);
+    for (n_used = 0; n_used < n; n_used++) {
+        Block *b = place_of(live[n_used].p);
+        *b = live[n_used];
+        used[n_used] = (uint32_t)(b - block);
+    }
+}
+
 static void note(void *p, size_t mapped) {
     if (!running || !p) return;
+    if (n_used == PLACES / 2) tidy();
     Block *b = place_of(p);
-    if (!b->p) {
-        if (n_used == PLACES / 2) fuzz_fail("more than %d allocations in one run", PLACES / 2);
-        used[n_used++] = (uint32_t)(b - block);
-    }
+    if (!b->p) used[n_used++] = (uint32_t)(b - block);
     *b = (Block){ p, mapped };
     n_live++;
 }

@@ -1,8 +1,8 @@
-/* hf.c: fuzzes a whole Hugging Face directory: config.json, the index of the weights, the JSON files
- * of the tokenizer and how they fit together (export/hf.c, export/hfvocab.c).
+/* hf.c: fuzzes a whole Hugging Face directory: config.json, the index of the weights, the JSON
+ * files of the tokenizer and how they fit together (export/hf.c, export/hfvocab.c).
  *
- * An input is several files in a row: FF, 'F', a letter for the name (names[]), then its bytes. What
- * stands before the first is config.json. Files that are not in it are not there. */
+ * An input is several files in a row: FF, 'F', a letter for the name (names[]), then its bytes.
+ * What stands before the first is config.json. Files that are not in it are missing. */
 
 #include "../../export/export.h"
 #include "fuzz.h"

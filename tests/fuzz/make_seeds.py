@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""make_seeds.py: writes tests/fuzz/seeds/TARGET/NAME anew: small valid inputs of every reader, made by
-what makes the files of badinput.py. Python's library is enough. A seed is what a fuzzer begins
-with, and what tests/test_fuzz.py gives to every target."""
+"""make_seeds.py: writes tests/fuzz/seeds/TARGET/NAME anew: small valid inputs of every reader, made
+by what makes the files of badinput.py. Python's library is enough. A seed is what a fuzzer begins
+with, and what tests/test_fuzz.py gives to its target."""
 
 import base64
 import gzip
@@ -34,11 +34,31 @@ def seed(target, name, content):
         file.write(content if isinstance(content, bytes) else content.encode())
 
 
-def small_gguf(**more):
-    """A model of one layer."""
-    g = files.Gguf(**more)
-    g.set("llama.block_count", files.U32, 1)
-    g.tensors = [tensor for tensor in g.tensors if not tensor[0].startswith("blk.1.")]
+TINY = [(b"<unk>", 0.0, files.UNKNOWN), (b"<s>", 0.0, files.CONTROL),
+        (files.SPACE, -1.0, files.NORMAL), (b"a", -2.0, files.NORMAL), (b"b", -3.0, files.NORMAL), (b"ab", -1.5, files.NORMAL)]
+
+
+def tiny_gguf(numbers, **more):
+    """A model of 6 tokens, one layer and rows of `numbers` numbers: small files are fuzzed faster."""
+    g = files.Gguf(tokens=tuple(TINY), **more)
+    sizes = {"embedding_length": numbers, "block_count": 1, "feed_forward_length": 2,
+             "context_length": 8, "attention.head_count": 1, "attention.head_count_kv": 1}
+    for name, size in sizes.items():
+        g.set("llama." + name, files.U32, size)
+    g.set("tokenizer.ggml.eos_token_id", files.U32, 1)
+    rows = {"token_embd": 6, "output": 6, "attn_q": 2, "attn_k": 2, "attn_v": 2, "ffn_gate": 2,
+            "ffn_up": 2}
+    columns = {"attn_output": 2, "ffn_down": 2}
+    tensors = []
+    for name, shape, kind, _ in g.tensors:
+        part = name.split(".")[-2]
+        if name.startswith("blk.1."):
+            continue
+        shape = (numbers,) if "norm" in part else \
+            (columns.get(part, numbers), rows.get(part, numbers))
+        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        tensors.append([name, shape, kind, files.floats([(i % 3) / 2 for i in range(count)])])
+    g.tensors = tensors
     return g
 
 
@@ -52,15 +72,15 @@ def stored_as(g, kind, change):
 
 
 def gguf_seeds():
-    q8 = stored_as(small_gguf(), files.Q8_0, files.q8_0)
-    f16 = stored_as(small_gguf(checksums="none"), files.F16, files.half)
-    unigram = stored_as(small_gguf(), files.BF16, files.bfloat)
+    q8 = stored_as(tiny_gguf(32), files.Q8_0, files.q8_0)
+    f16 = stored_as(tiny_gguf(2, checksums="none"), files.F16, files.half)
+    unigram = stored_as(tiny_gguf(2), files.BF16, files.bfloat)
     unigram.set("tokenizer.ggml.model", files.STR, "t5")
     for name, g in (("q8", q8), ("f16", f16), ("unigram", unigram)):
         for target in ("gguf", "model"):
             seed(target, name, g.build())
     seed("gguf", "adapter", files.adapter(
-        {"blk.0.attn_q.weight": (4, 32), "output.weight": (32, 32)}, rank=1).build())
+        {"blk.0.attn_q.weight": (2, 2), "output.weight": (6, 2)}, rank=1).build())
     everything = files.Gguf()
     everything.tensors = []
     for kind, code in enumerate(files.CODES):
@@ -224,7 +244,8 @@ def evaluation_seeds():
     packed = zlib.compress(tests * 1)
     seed("unpack", "base64", b"\x00" + base64.b64encode(packed))
     seed("unpack", "deflate", b"\x01" + packed[2:])
-    seed("unpack", "dynamic", b"\x01" + zlib.compress(bytes(range(97, 123)) * 9 + b"abcab" * 50)[2:])
+    text = bytes(range(97, 123)) * 9 + b"abcab" * 50
+    seed("unpack", "dynamic", b"\x01" + zlib.compress(text)[2:])
     seed("unpack", "pickle", b"\x02" + tests)
     for number, text in enumerate(("Sure:\n```python\ndef f(x):\n    return x\n```\nDone.\n",
                                    "    return a\n```\nmore\n", "```c\nint max(int a, int b)\n{\n"

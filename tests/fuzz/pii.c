@@ -1,5 +1,5 @@
 /* pii.c: fuzzes ./refine transform: personal data (data/pii.c) and notices (data/notice.c). The
- * first byte chooses the language. Text without a hit stays as it is; a hit leaves a placeholder. */
+ * first byte chooses the language. Text without a hit is not touched, a hit leaves its sign. */
 
 #include "../../data/notice.h"
 #include "../../data/pii.h"

@@ -1,5 +1,5 @@
-/* prompts.c: fuzzes what people give to ./run: files of --prompts, and messages typed in a chat. The
- * first byte says which. What is typed is text: it never becomes a <|im_start|> or <|im_end|>. */
+/* prompts.c: fuzzes what people give to ./run: files of --prompts, and messages typed in a chat.
+ * The first byte says which. What is typed is text: it never becomes a <|im_start|>. */
 
 #define main run_main
 #include "../../run.c" /* its static functions */

@@ -1,5 +1,5 @@
 /* shards.c: fuzzes the reader of .tok shards and what training does with one (shards.h, loader.h).
- * Each input comes as it is, and with right checksums. Rows have ids in range and fit their room. */
+ * Each input comes as it is, and with right checksums. Ids are in range, rows fit their room. */
 
 #include "../../loader.h"
 #include "fuzz.h"

@@ -1,6 +1,6 @@
 /* signals.c: fuzzes the signals of ./refine filter and the lexers that cut code from comments
- * (data/signals.c, split.c, lexc.c, langs.c and their kin). The first byte chooses the language, the
- * second what else there is to choose. No figure but a finite one, and no rule beyond the list. */
+ * (data/signals.c, split.c, lexc.c, langs.c and their kin). The first byte chooses the language,
+ * the second whether mistakes are corrected. Every figure is finite. */
 
 #include "../../data/refine.h"
 #include "../../data/rules.h"

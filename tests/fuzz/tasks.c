@@ -1,5 +1,5 @@
 /* tasks.c: fuzzes eval/tasks.c, task files of every benchmark, and the prompts that are made of
- * them (eval/prompts.c). The first byte chooses a base or a chat model and MBPP's or MBPP+'s tests. */
+ * them (eval/prompts.c). The first byte chooses a base or a chat model, and whose tests count. */
 
 #include "../../eval/eval.h"
 #include "fuzz.h"
