@@ -11,7 +11,8 @@
 
 FUZZ_CC ?= clang
 TIME ?= 60
-FUZZ_TARGETS := $(filter-out fuzz replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
+FUZZ_TARGETS := $(filter-out fuzz replay $(if $(wildcard data/recall.h),,crawl web),\
+    $(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TARGET ?= $(FUZZ_TARGETS)
 FUZZ_SAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) $(FUZZ_SAN)
@@ -26,7 +27,7 @@ FUZZ_HERE := $(shell echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { r
 # that of the other programs.
 FUZZ_PARTS := $(addprefix lib/,$(addsuffix .o,run train tokenizer $(CPU) $(EXPORT) $(EVAL) \
     $(filter data/%,$(tokenizer_parts))))
-FUZZ_REFINE := archive document lines notebook pii signals
+FUZZ_REFINE := archive crawl document lines notebook pii signals web
 fuzz_parts = $(if $(filter $(2),$(FUZZ_REFINE)),$(1)/refine.a,$(1)/parts.a)
 
 build/fuzz/flags: FORCE

@@ -219,6 +219,35 @@ def text_seeds():
     seed("archive", "zip", out.getvalue())
 
 
+def web_seeds():
+    html = b"<html><head><meta charset=utf-8><title>T</title></head><body><p>a &amp; b</p>" \
+           b"<pre>int x;</pre><script>no</script></body></html>"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
+    answer = head + b"Content-Length: %d\r\n\r\n" % len(html) + html
+    chunks = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(html) + html + \
+        b"\r\n0\r\n\r\n"
+    packed = gzip.compress(html, mtime=0)
+    zipped = head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+
+    def record(kind, content, mime=b"application/http; msgtype=response"):
+        return b"WARC/1.0\r\nWARC-Type: %s\r\nWARC-Target-URI: http://a.org/b/c\r\n" \
+               b"Content-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, mime, len(content)) + \
+               content + b"\r\n\r\n"
+    warc = record(b"warcinfo", b"software: x\r\n", b"application/warc-fields") + \
+        record(b"response", answer) + record(b"response", chunks)
+    seed("crawl", "warc", warc)
+    seed("crawl", "warc.gz", gzip.compress(record(b"response", zipped), mtime=0) +
+         gzip.compress(record(b"response", answer), mtime=0))
+    seed("crawl", "wet", record(b"conversion", "some text \u00e9\n".encode(), b"text/plain"))
+    seed("crawl", "lines", b'{"url":"http://a.org/b","text":"words of a page"}\n')
+    for number, text in enumerate((answer, chunks, zipped)):
+        seed("web", f"answer{number}", b"\0" + text)
+    seed("web", "html", b"\x05" + html)
+    seed("web", "utf16", bytes([1 + 8 * 4]) + "a\u4e2d".encode("utf-16"))
+    seed("web", "address", b"\x02http://user@www.example.co.uk:80/questions/1?q#f")
+    seed("web", "inflate", b"\x03" + packed)
+
+
 def evaluation_seeds():
     for number, name in enumerate(("humaneval", "mbpp", "mbppplus", "livecode", "multiple",
                                    "plain")):
@@ -287,7 +316,7 @@ def program_seeds():
 
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (gguf_seeds, hf_seeds, vocabulary_seeds, training_seeds, text_seeds,
+    for make in (gguf_seeds, hf_seeds, vocabulary_seeds, training_seeds, text_seeds, web_seeds,
                  evaluation_seeds, program_seeds):
         make()
     total = sum(os.path.getsize(os.path.join(place, name))
