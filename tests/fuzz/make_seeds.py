@@ -280,6 +280,13 @@ def evaluation_seeds():
                                    "    return a\n```\nmore\n", "```c\nint max(int a, int b)\n{\n"
                                    "  return a;\n}\n```\n```\nx\n```")):
         seed("postprocess", f"answer{number}", bytes([3 + 4 * number]) + text.encode())
+    seed("postprocess", "java", b"\0import org.javatuples.*;\npublic class A { Pair<B, C> p; }\n"
+         b"class D { static void main() {} }")
+
+    def collected(name, content, executable=0):
+        return struct.pack("<QII", len(content), len(name), executable) + name + content
+    seed("collect", "two", collected(b"a.out", b"ELF", 1) + collected(b"d/b.class", b"x" * 40))
+    seed("collect", "placed", collected(b"main.c", b"x"))
 
 
 def program_seeds():
