@@ -18,7 +18,8 @@ from check import ROOT
 FUZZ = os.path.join(ROOT, "tests", "fuzz")
 BUILT = os.path.join(ROOT, "build", "fuzz")
 LONGEST = {"gguf": 20000, "model": 20000, "hf": 32000, "safetensors": 8192, "torchzip": 8192,
-           "llama2c": 8192, "llama2c_tokenizer": 8192, "sentencepiece": 8192}  # bytes; else 4096
+           "llama2c": 8192, "llama2c_tokenizer": 8192, "sentencepiece": 8192, "signals": 1024,
+           "tokenizer": 512, "pii": 1024}  # bytes; else 4096
 NUMBERS = re.compile(rb"stat::number_of_executed_units: (\d+)")
 WRONG = re.compile(rb"(fuzz: run .*|ERROR: \w+Sanitizer: .*|runtime error: .*|"
                    rb"SUMMARY: libFuzzer: .*)")
