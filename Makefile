@@ -78,7 +78,8 @@ include cuda.mk
 include eval.mk
 include refine.mk
 include fuzz.mk
-TESTED := all emu refine build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include cookbook.mk
+TESTED := all emu refine build/plot build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(FUZZ_TARGETS:%=build/replay/%) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
@@ -159,7 +160,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
-	    tests/*.[ch] tests/fuzz/*.[ch] bench/*.c
+	    cookbook/*.c tests/*.[ch] tests/fuzz/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler

@@ -27,7 +27,7 @@ FUZZ_HERE := $(shell echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { r
 # that of the other programs.
 FUZZ_PARTS := $(addprefix lib/,$(addsuffix .o,run train tokenizer $(CPU) $(EXPORT) $(EVAL) \
     $(filter data/%,$(tokenizer_parts))))
-FUZZ_REFINE := archive crawl document lines notebook pii signals web
+FUZZ_REFINE := archive crawl document instruct lines notebook pii signals web
 fuzz_parts = $(if $(filter $(2),$(FUZZ_REFINE)),$(1)/refine.a,$(1)/parts.a)
 
 build/fuzz/flags: FORCE
@@ -37,6 +37,7 @@ build/fuzz/lib/%.o: %.c build/fuzz/flags
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_FLAGS) $(if $(findstring /cpu/,$@),,-fsanitize=fuzzer-no-link) -DOC_LIBRARY -MMD -MP -c -o $@ $<
 build/fuzz/lib/eval/python.o: build/eval/server.inc
+build/fuzz/lib/data/parsers.o: build/data/functions.inc
 build/fuzz/parts.a: $(FUZZ_PARTS:%=build/fuzz/%)
 build/fuzz/refine.a: $(REFINE_OBJECTS:%=build/fuzz/%)
 build/fuzz/%.a:

@@ -184,6 +184,19 @@ def training_seeds():
     seed("chats", "response", json.dumps({"instruction": "add", "response": "3"}))
 
 
+def conversation_seeds():
+    ask = "Write a function in Python that adds two integers.\n```python\nint x\n```"
+    answer = "```python\ndef add(a, b):\n    return a + b\n```"
+    seed("instruct", "wildchat", json.dumps({
+        "conversation": [{"role": "user", "content": ask, "language": "English", "toxic": False},
+                         {"role": "assistant", "content": answer, "redacted": False}],
+        "toxic": False, "redacted": False, "language": "English", "conversation_hash": "h"}))
+    seed("instruct", "sharegpt", json.dumps({"id": 7, "conversations": [
+        {"from": "system", "value": "s"}, {"from": "human", "value": ask},
+        {"from": "gpt", "value": answer}, {"from": "human", "value": "and now?"}]}))
+    seed("instruct", "pair", json.dumps({"instruction": ask, "input": "1", "output": answer}))
+
+
 def text_seeds():
     seed("json", "all", b'{"a":[1,-2.5e3,true,false,null],"b":{"\\u00e9\\ud83d\\ude00":"\\n\\\\"},'
                         b'"\xc3\xa9":9223372036854775807,"z":0.1}')
@@ -323,7 +336,8 @@ def program_seeds():
 
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
-    for make in (gguf_seeds, hf_seeds, vocabulary_seeds, training_seeds, text_seeds, web_seeds,
+    for make in (gguf_seeds, hf_seeds, vocabulary_seeds, training_seeds,
+                 conversation_seeds, text_seeds, web_seeds,
                  evaluation_seeds, program_seeds):
         make()
     total = sum(os.path.getsize(os.path.join(place, name))
