@@ -73,6 +73,7 @@ OC_API OC_PRINTF(2, 3) bool fail(Error *e, const char *fmt, ...) {
 
 OC_API OC_NORETURN void die_v(int code, const char *fmt, va_list args, const char *hint) {
     static char text[16384]; /* two long paths fit */
+    flockfile(stderr); /* never released: where several threads fail, the first has the word */
     vsnprintf(text, sizeof text, fmt, args);
     fflush(stdout); /* text already produced comes before the message */
     fputs("error: ", stderr);
