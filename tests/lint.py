@@ -57,7 +57,7 @@ def check_file(name):
             yield f"{name}:{number}: {len(line)} columns, at most 100"
         if line != line.rstrip():
             yield f"{name}:{number}: space at the end of the line"
-        if "\t" in line and name not in ("Makefile", "cuda.mk", "eval.mk", "refine.mk"):
+        if "\t" in line and not name.endswith(("Makefile", ".mk")):
             yield f"{name}:{number}: a tab"
         if UNFINISHED.search(line):
             yield f"{name}:{number}: {UNFINISHED.search(line).group(1)}"
@@ -81,7 +81,7 @@ def main():
                       "tests/*.c", "bench/*.c")
     headers = tracked("*.h", "*.cu", "cuda/*.h", "cpu/*.h", "export/*.h", "data/*.h",
                       "eval/*.h", "tests/*.h")
-    scripts = tracked("Makefile", "*.mk", "bench/*.sh", "eval/*.py", "tests/*.py", "bench/*.py",
+    scripts = tracked("Makefile", "*.mk", "tests/*.mk", "tests/*.sh", "bench/*.sh", "eval/*.py", "tests/*.py", "bench/*.py",
                       ".ci/*")
     written = [name for name in sources + headers if os.path.basename(name) not in GENERATED]
     wrong = [line for name in written + scripts for line in check_file(name)]
