@@ -12,6 +12,9 @@
 #ifndef OC_FILES_H
 #define OC_FILES_H
 
+#ifdef _WIN32
+#error "opencoder.c needs POSIX (mmap, fsync, signals): on Windows, build it in WSL"
+#endif
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* O_NONBLOCK, mkstemp, MAP_* under -std=c11 */
 #endif
