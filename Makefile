@@ -77,8 +77,10 @@ endif
 include cuda.mk
 include eval.mk
 include refine.mk
+include cookbook.mk
 include tests/hard.mk
-TESTED := all emu refine build/sandbox build/torture.so $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+TESTED := all emu refine build/plot build/sandbox build/torture.so \
+          $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -159,7 +161,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
-	    tests/*.[ch] bench/*.c
+	    cookbook/*.c tests/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
