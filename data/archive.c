@@ -126,6 +126,7 @@ static void read_log(FILE *log, const char *dir, Words *times) {
         Word *w = words_get(times, name.data, name.n);
         if (!w->value) w->value = time;
     }
+    if (!feof(log)) die("%s: cannot read git log: %s", dir, strerror(errno));
     buf_free(&name);
     free(line);
 }
@@ -142,15 +143,17 @@ bool git_times(const char *dir, Words *times) {
     pid_t pid;
     extern char **environ;
     if (pipe2(ends, O_CLOEXEC)) die("git: cannot make a pipe: %s", strerror(errno));
-    posix_spawn_file_actions_init(&act);
-    posix_spawn_file_actions_adddup2(&act, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (posix_spawn_file_actions_init(&act) ||
+        posix_spawn_file_actions_adddup2(&act, ends[1], STDOUT_FILENO) ||
+        posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0))
+        die("git: cannot be started: out of memory");
     int failed = posix_spawnp(&pid, "git", &act, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&act);
     close(ends[1]);
     FILE *log = fdopen(ends[0], "r");
-    if (!failed && log) read_log(log, dir, times);
-    if (log) fclose(log);
+    if (!log) die("git: cannot read from it: %s", strerror(errno));
+    if (!failed) read_log(log, dir, times);
+    fclose(log);
     if (!failed)
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     if (failed || status) fprintf(stderr, "%s: git log failed; no commit times from it\n", dir);

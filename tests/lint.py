@@ -81,8 +81,9 @@ def main():
                       "cookbook/*.c", "tests/*.c", "tests/fuzz/*.c", "bench/*.c")
     headers = tracked("*.h", "*.cu", "cuda/*.h", "cpu/*.h", "export/*.h", "data/*.h",
                       "eval/*.h", "tests/*.h", "tests/fuzz/*.h")
-    scripts = tracked("Makefile", "*.mk", "bench/*.sh", "eval/*.py", "tests/*.py",
-                      "tests/fuzz/*.py", "bench/*.py", "cookbook/*.py", ".ci/*")
+    scripts = tracked("Makefile", "*.mk", "tests/*.mk", "bench/*.sh", "data/*.py", "eval/*.py",
+                      "tests/*.py", "tests/fuzz/*.py", "bench/*.py", "cookbook/*.py",
+                      "tests/portability.sh", ".ci/*")
     written = [name for name in sources + headers if os.path.basename(name) not in GENERATED]
     wrong = [line for name in written + scripts for line in check_file(name)]
     wrong += run_tool("clang-format", "--dry-run", "-Werror", *written)
