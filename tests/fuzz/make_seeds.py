@@ -40,7 +40,7 @@ TINY = [(b"<unk>", 0.0, files.UNKNOWN), (b"<s>", 0.0, files.CONTROL),
 
 
 def tiny_gguf(numbers, **more):
-    """A model of 6 tokens, one layer and rows of `numbers` numbers: what is small is fuzzed fast."""
+    """A model of 6 tokens, one layer and rows of `numbers` numbers: small is fuzzed fast."""
     g = files.Gguf(tokens=tuple(TINY), **more)
     sizes = {"embedding_length": numbers, "block_count": 1, "feed_forward_length": 2,
              "context_length": 8, "attention.head_count": 1, "attention.head_count_kv": 1}
