@@ -95,8 +95,9 @@ def plot_bars(kitchen, name, values, title, label):
         cells = [""] * len(values)
         cells[number] = f"{value:.5g}"
         lines.append(",".join([str(number + 1), *cells]))
-    # A place beside the bars, so that the names do not hide one.
-    lines.append(",".join([str(len(values) + 3)] + [""] * len(values)))
+    # Room beside the bars, so that neither the axis nor the names hide one.
+    for place in 0, len(values) + 4:
+        lines.append(",".join([str(place)] + [""] * len(values)))
     plot(kitchen, name, lines, "--bars", "--title", title, "--x", "in the order of the names",
          "--y", label)
 
