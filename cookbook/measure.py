@@ -68,9 +68,12 @@ def held_out_text(source, out, most):
     random.Random(1).shuffle(texts)
     chosen, total = [], 0
     for text in texts:
-        if not chosen or total + len(text) <= most:
+        if total + len(text) <= most:
             chosen.append(text)
             total += len(text)
+    if not chosen:
+        chosen = [min(texts, key=len)]
+        total = len(chosen[0])
     with open(whole(out), "wb") as file:
         file.write(b"".join(chosen))
 
