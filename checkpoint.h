@@ -19,7 +19,6 @@ OC_API void model_new(Model *m, float **arena, TensorSpec **specs) {
     Error e;
     int n;
     size_t total = 0, at = 0;
-    if (!config_check(&m->config, &e)) die_usage("new model: %s", e.text);
     *specs = tensor_specs(&m->config, &n);
     for (int i = 0; i < n; i++) total += (size_t)(*specs)[i].rows * (size_t)(*specs)[i].cols;
     *arena = xcalloc(total, sizeof **arena, "weights of a new model");
@@ -61,14 +60,13 @@ OC_API void init_weights(const Model *m, float *at, uint64_t seed, double init_s
 
 OC_API int either(int64_t option, int otherwise) { return option ? (int)option : otherwise; }
 
-/* A new model of a shape by name, changed by --dim and its kin; the vocabulary is the tokenizer's.
- * Weights lie in *arena, names in *specs. */
-OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
-    Model tokenizer;
+/* The shape of a new model: one by name, changed by --dim and its kin. The vocabulary is the
+ * tokenizer's, in a file that stays mapped; --plan does without. */
+OC_API void new_shape(Model *m) {
     const Config *shape = opt.shape ? config_named(opt.shape) : NULL;
     Config c = { .max_ctx = 1024, .rope_theta = 1e4f, .norm_eps = 1e-5f };
     if (opt.shape && !shape) die_usage("--shape: '%s', expected 1.5b, 8b or tiny", opt.shape);
-    if (!opt.tokenizer)
+    if (!opt.tokenizer && !(opt.plan && shape))
         die_usage("--tokenizer: not given, expected one for a new model; or --init");
     if (!shape && !(opt.dim && opt.layers && opt.heads))
         die_usage("new model: expected --shape, or --dim, --layers and --heads");
@@ -82,11 +80,18 @@ OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
     c.max_ctx = either(opt.ctx, c.max_ctx);
     if (opt.theta > 0) c.rope_theta = (float)opt.theta;
     c.tied |= opt.tied;
-    model_open_vocab(&tokenizer, opt.tokenizer);
-    gguf_free(&tokenizer.gguf);
-    *m = tokenizer; /* its vocabulary points into the mapped file */
-    c.vocab_size = m->vocab.n;
+    if (opt.tokenizer) {
+        model_open_vocab(m, opt.tokenizer);
+        gguf_free(&m->gguf);
+        c.vocab_size = m->vocab.n;
+    }
     m->config = c;
+    Error e;
+    if (!config_check(&m->config, &e)) die_usage("new model: %s", e.text);
+}
+
+OC_API void start_new(Model *m, float **arena, TensorSpec **specs) {
+    new_shape(m);
     model_new(m, arena, specs);
     init_weights(m, *arena, (uint64_t)opt.seed, opt.init_std, opt.init_scaled);
 }

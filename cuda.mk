@@ -18,7 +18,7 @@ CXX := c++
 endif
 
 CUDA_PROGRAMS := runcuda traincuda
-GPU_SOURCES := $(wildcard cuda/*.h) opencoder.h engine.h lora.h gguf.h files.h shards.h
+GPU_SOURCES := $(wildcard cuda/*.h) opencoder.h engine.h lora.h gguf.h files.h shards.h batch.h
 HOST_FLAGS := $(if $(OPENMP),-fopenmp,-Wno-unknown-pragmas) -Wall -Wextra
 comma := ,
 space := $(subst ,, )

@@ -156,7 +156,10 @@ OC_API bool json_escape(JsonReader *r, char **to) {
 OC_API bool json_string(JsonReader *r, Str *out) { /* r->p at the opening quote */
     char *start = r->doc->text + r->doc->text_n, *to = start;
     for (r->p++;;) {
-        while (r->p < r->end && plain_char((uint8_t)*r->p)) *to++ = *r->p++; /* most are */
+        const char *run = r->p;
+        r->p = plain_end(r->p, r->end); /* most are */
+        memcpy(to, run, (size_t)(r->p - run));
+        to += r->p - run;
         if (r->p == r->end || *r->p == '"') break;
         int n = utf8_length(r->p, r->end);
         if (!n) return json_fail(r, "UTF-8");

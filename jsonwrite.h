@@ -52,12 +52,27 @@ OC_API void json_close(Buf *b, char bracket) { buf_add(b, &bracket, 1); }
 /* ASCII that stands for itself in a string of JSON. */
 OC_API bool plain_char(uint8_t c) { return c >= 32 && c < 127 && c != '"' && c != '\\'; }
 
+/* The first byte from p on that does not; eight at a time: the high bit of a byte of `odd` is set
+ * where that byte is below 32, a quote, a backslash, above 127, or 127. */
+OC_API const char *plain_end(const char *p, const char *end) {
+    const uint64_t ones = 0x0101010101010101u;
+    for (uint64_t w; end - p >= 8; p += 8) {
+        memcpy(&w, p, 8);
+        uint64_t quote = (w ^ ones * '"') - ones, slash = (w ^ ones * '\\') - ones;
+        uint64_t odd = ((w - ones * 32) | quote | slash | w | (w + ones)) & ones << 7;
+        if (odd) return p + __builtin_ctzll(odd) / 8;
+    }
+    while (p < end && plain_char((uint8_t)*p)) p++;
+    return p;
+}
+
 /* Bytes that are not UTF-8 (a model may stop within a character) are written as U+FFFD. */
 OC_API void json_put_str(Buf *b, Str s) {
+    static const char hex[] = "0123456789abcdef";
     json_open(b, '"');
     const char *p = s.s, *end = s.s + s.n, *run = p; /* what stands for itself is added in runs */
     for (;;) {
-        while (p < end && plain_char((uint8_t)*p)) p++;
+        p = plain_end(p, end);
         int n = p < end ? utf8_length(p, end) : 0;
         if (n > 1 || (n && *p == 127)) {
             p += n;
@@ -70,9 +85,9 @@ OC_API void json_put_str(Buf *b, Str s) {
         else if (*p == '\n')
             buf_add(b, "\\n", 2);
         else if (*p == '"' || *p == '\\')
-            buf_printf(b, "\\%c", *p);
+            buf_add(b, "\\", 1), buf_add(b, p, 1);
         else
-            buf_printf(b, "\\u%04x", (unsigned)*p);
+            buf_add(b, (const char[]){ '\\', 'u', '0', '0', hex[*p >> 4], hex[*p & 15] }, 6);
         run = ++p;
     }
     buf_add(b, "\"", 1);

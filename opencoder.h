@@ -651,6 +651,8 @@ typedef struct {
     void (*save)(Trainer *t, GgufWriter *w, const char *path, bool optimizer);
     void (*close)(Trainer *t);
     void (*ready)(Trainer *t); /* the next step is the last of an update; or NULL */
+    /* Prints what memory all this takes. Makes nothing, needs no weights and no device. */
+    void (*plan)(const Config *c, const TrainOptions *o);
 } TrainerBackend;
 extern const TrainerBackend cpu_trainer, cuda_trainer;
 

@@ -18,10 +18,17 @@ REFINE_FLAGS := $(if $(REFINE_ZSTD),-DOC_ZSTD) $(if $(REFINE_ZLIB),-DOC_ZLIB) \
 REFINE_LIBS := $(if $(REFINE_ZSTD),-lzstd) $(if $(REFINE_ZLIB),-lz) \
     $(if $(REFINE_ARCHIVE),-larchive) $(if $(REFINE_PCRE2),-lpcre2-8) $(if $(REFINE_XML),-lxml2)
 REFINE_OBJECTS := $(patsubst %,lib/%.o,$(filter-out data/refine $(tokenizer_parts),\
-    $(basename $(wildcard data/*.c))) data/texts tokenizer)
+    $(basename $(wildcard data/*.c))) data/texts $(sandbox_parts) $(run_parts) run)
 
 build/data/refine.o build/asan/data/refine.o \
 $(REFINE_OBJECTS:%=build/%) $(REFINE_OBJECTS:%=build/asan/%): FLAGS += $(REFINE_FLAGS)
+
+# What CPython is told to do, as numbers for a C array.
+build/data/functions.inc: data/functions.py data/answers.py
+	@mkdir -p $(@D)
+	cat $^ | od -v -An -tu1 | sed 's/\([0-9][0-9]*\)/\1,/g' > $@.new
+	mv $@.new $@
+$(patsubst %,%/lib/data/parsers.o,build build/asan): build/data/functions.inc
 
 refine: build/data/refine.o $(REFINE_OBJECTS:%=build/%) ## build refine and say what is left out
 	$(CC) $(FLAGS) $(CFLAGS) -o $@ $^ $(REFINE_LIBS) $(LIBS)

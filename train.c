@@ -31,8 +31,8 @@
  *           7 AdamW, 8 files; and the loop: 9 a run, 10 checkpoints, 11 an update, 12 main.
  * Tests: tests/test_train.c (PyTorch), test_ops.c (finite differences), test_agree.c (run.c). */
 #include "opencoder.h" /* Model, gemm, TrainerBackend */
+#include "batch.h"     /* take_batch, fill_angles; shards.h: NO_LOSS, TOKEN_ID */
 #include "lora.h"      /* LoraPair: the adapter in training, for samples */
-#include "shards.h"    /* NO_LOSS, STARTS, TOKEN_ID */
 #ifndef OC_LIBRARY
 #include "checkpoint.h"    /* new weights, OUT.ckpt-NNNNNN */
 #include "progress.h"      /* CSV, plot, the line on stderr, samples, signals */
@@ -180,7 +180,7 @@ static void embedding_forward(float *x, const Tensor *w, const uint32_t *token, 
     size_t C = (size_t)w->cols;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < n; t++) {
-        const uint8_t *row = w->data + (size_t)TOKEN_ID(token[t]) * row_bytes(w->type, C);
+        const uint8_t *row = w->data + (size_t)token[t] * row_bytes(w->type, C);
         dequantize(x + (size_t)t * C, row, w->type, 0, C);
     }
 }
@@ -192,7 +192,7 @@ static void embedding_backward(float *dw, const float *dx, const uint32_t *token
         int i1 = i0 + 64 < C ? i0 + 64 : C;
         for (int t = 0; t < n; t++) {
             const float *dx_t = dx + (size_t)t * (size_t)C;
-            float *dw_t = dw + (size_t)TOKEN_ID(token[t]) * (size_t)C;
+            float *dw_t = dw + (size_t)token[t] * (size_t)C;
             for (int i = i0; i < i1; i++) dw_t[i] += dx_t[i];
         }
     }
@@ -381,8 +381,7 @@ struct Trainer {
     float *logits, *loss;                     /* (chunk, V), (n) */
     float *scores;                            /* (threads, 2, QUERIES, T) */
     float *z, *dz;                            /* (n, rank): LoRA's middle */
-    int *pos, *first;                         /* (n): place in its document; see Head */
-    uint32_t *token, *target;                 /* (n) */
+    Tokens batch;                             /* (n): ids, targets, places; see Head for `first` */
 };
 
 /* Rows of logits that exist at a time: the head works in chunks, since (n, V) would be the largest
@@ -531,20 +530,6 @@ static void connect(Trainer *t) {
     t->d_out_norm = param_in(t, t->grads, t->out_norm->name, "");
 }
 
-/* Angles of RoPE for every position, as run.c: rope_angles computes them. */
-static void fill_angles(Trainer *t) {
-    int D = t->model.config.head_dim;
-    for (int p = 0; p < t->opt.seq_len; p++)
-        for (int i = 0; i < D / 2; i++) {
-            double exponent = (double)((float)(2 * i) / (float)D);
-            float frequency = 1 / (float)pow((double)t->model.config.rope_theta, exponent);
-            double angle = (double)((float)p * frequency);
-            size_t at = (size_t)p * (size_t)(D / 2) + (size_t)i;
-            t->cosine[at] = (float)cos(angle);
-            t->sine[at] = (float)sin(angle);
-        }
-}
-
 /* A starts uniform in +-1 / sqrt(in), B at 0, so that training starts from the model as it is. */
 static void init_adapter(Trainer *t) {
     uint64_t state = 2 * t->opt.seed + 1; /* not 0 */
@@ -634,11 +619,10 @@ static Trainer *trainer_open(const Model *init, const Gguf *adapter, const Train
     connect(t);
     t->memory = xcalloc(lay_out(t, NULL), sizeof(float), "activations; see --recompute");
     lay_out(t, t->memory);
-    t->pos = xcalloc(n, sizeof *t->pos, "batch");
-    t->first = xcalloc(n, sizeof *t->first, "batch");
-    t->token = xcalloc(n, sizeof *t->token, "batch");
-    t->target = xcalloc(n, sizeof *t->target, "batch");
-    fill_angles(t);
+    uint32_t *batch = xcalloc(n, 2 * sizeof *batch, "batch");
+    int *places = xcalloc(n, 2 * sizeof *places, "batch");
+    t->batch = (Tokens){ batch, batch + n, places, places + n };
+    fill_angles(t->cosine, t->sine, o->seq_len, &init->config);
     if (o->lora_rank) init_adapter(t), list_pairs(t);
     if (adapter && !load_block(t, t->params, adapter, ""))
         die("adapter: a tensor is missing, expected %d for rank %d", t->n_params, o->lora_rank);
@@ -647,9 +631,7 @@ static Trainer *trainer_open(const Model *init, const Gguf *adapter, const Train
 }
 
 static void trainer_close(Trainer *t) {
-    void *all[] = {
-        t->param, t->params, t->layer, t->memory, t->pos, t->first, t->token, t->target
-    };
+    void *all[] = { t->param, t->params, t->layer, t->memory, t->batch.token, t->batch.pos };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     weights_free(&t->model.weights);
     lora_free(&t->adapter);
@@ -721,7 +703,7 @@ static Head head_of(const Trainer *t, const Kept *k, int b, int h, int T) {
                    .v = k->v + kv,
                    .out = k->attn_out + q,
                    .dout = t->dattn + q,
-                   .first = t->first + row,
+                   .first = t->batch.first + row,
                    .q_row = q_row,
                    .kv_row = kv_row,
                    .D = c->head_dim,
@@ -778,8 +760,8 @@ static void layer_forward(Trainer *t, Layer *l, float *x_next, int B, int T) {
     /* 2 */ linear_forward(t, k->q, t->normed, &w[WQ], n, 0);
     /*   */ linear_forward(t, k->k, t->normed, &w[WK], n, 0);
     /*   */ linear_forward(t, k->v, t->normed, &w[WV], n, 0);
-    /* 3 */ rope(k->q, t->cosine, t->sine, t->pos, n, H, D, 1);
-    /*   */ rope(k->k, t->cosine, t->sine, t->pos, n, K, D, 1);
+    /* 3 */ rope(k->q, t->cosine, t->sine, t->batch.pos, n, H, D, 1);
+    /*   */ rope(k->k, t->cosine, t->sine, t->batch.pos, n, K, D, 1);
     /* 4 */ attention_forward(t, k, B, T);
     /* 5 */ memcpy(k->mid, l->x, bytes);
     /*   */ linear_forward(t, k->mid, k->attn_out, &w[WO], n, GEMM_ADD);
@@ -791,28 +773,10 @@ static void layer_forward(Trainer *t, Layer *l, float *x_next, int B, int T) {
     /*   */ linear_forward(t, x_next, t->hidden, &w[DOWN], n, GEMM_ADD);
 }
 
-/* Takes the batch apart: tokens, targets, and for every token its place in its document. */
-static void take_batch(Trainer *t, const uint32_t *tokens, int B, int T) {
-    if (B < 1 || B > t->opt.batch || T < 1 || T > t->opt.seq_len)
-        die("batch: %d x %d, expected at most %d x %d", B, T, t->opt.batch, t->opt.seq_len);
-    for (int b = 0, i = 0; b < B; b++)
-        for (int u = 0, first = 0; u < T; u++, i++) {
-            const uint32_t *at = tokens + (size_t)b * (size_t)(T + 1) + u;
-            int V = t->model.config.vocab_size, id = TOKEN_ID(at[0]), next = TOKEN_ID(at[1]);
-            if (id >= V || next >= V)
-                die("batch: token %d, expected less than %d", id >= V ? id : next, V);
-            if (at[0] & STARTS) first = u;
-            t->token[i] = at[0];
-            t->target[i] = at[1];
-            t->first[i] = first;
-            t->pos[i] = u - first;
-        }
-}
-
 static void forward(Trainer *t, const uint32_t *tokens, int B, int T) {
     int L = t->model.config.n_layers;
-    take_batch(t, tokens, B, T);
-    embedding_forward(t->layer[0].x, t->embedding, t->token, B * T);
+    take_batch(&t->batch, tokens, B, T, &t->opt, t->model.config.vocab_size);
+    embedding_forward(t->layer[0].x, t->embedding, t->batch.token, B * T);
     for (int i = 0; i < L; i++)
         layer_forward(t, &t->layer[i], i + 1 < L ? t->layer[i + 1].x : t->x_out, B, T);
     rmsnorm_forward(t->normed, t->r_out, t->x_out, floats(t->out_norm), B * T, t->model.config.dim,
@@ -829,7 +793,7 @@ static double head_loss(Trainer *t, int n, bool train, float scale) {
         if (rows > (size_t)n - i) rows = (size_t)n - i;
         Matrix x = strided(t->normed + i * C, C);
         gemm(t->logits, V, x, weight(t->head, true), (int)rows, (int)V, (int)C, t->flags);
-        cross_entropy(t->logits, t->loss + i, t->target + i, (int)rows, (int)V, scale);
+        cross_entropy(t->logits, t->loss + i, t->batch.target + i, (int)rows, (int)V, scale);
         if (!train) continue;
         gemm(t->dnormed + i * C, C, strided(t->logits, V), weight(t->head, false), (int)rows,
              (int)C, (int)V, t->flags);
@@ -865,8 +829,8 @@ static void layer_backward(Trainer *t, Layer *l, int B, int T) {
     /* 5 */ linear_backward_w(t, t->dx, k->attn_out, &w[WO], n);
     /*   */ linear_backward_x(t, t->dattn, t->dx, &w[WO], n, 0);
     /* 4 */ attention_backward(t, k, B, T);
-    /* 3 */ rope(t->dq, t->cosine, t->sine, t->pos, n, H, D, -1);
-    /*   */ rope(t->dk, t->cosine, t->sine, t->pos, n, K, D, -1);
+    /* 3 */ rope(t->dq, t->cosine, t->sine, t->batch.pos, n, H, D, -1);
+    /*   */ rope(t->dk, t->cosine, t->sine, t->batch.pos, n, K, D, -1);
     /* 2 */ rmsnorm_forward(t->normed, k->r_attn, l->x, attn_norm, n, C, eps);
     /*   */ linear_backward_w(t, t->dq, t->normed, &w[WQ], n);
     /*   */ linear_backward_w(t, t->dk, t->normed, &w[WK], n);
@@ -889,7 +853,7 @@ static void backward(Trainer *t, int B, int T) {
         if (t->opt.recompute && i + 1 < c->n_layers) layer_forward(t, l, t->x_out, B, T);
         layer_backward(t, l, B, T);
     }
-    if (t->d_embedding) embedding_backward(t->d_embedding, t->dx, t->token, n, c->dim);
+    if (t->d_embedding) embedding_backward(t->d_embedding, t->dx, t->batch.token, n, c->dim);
 }
 
 static double trainer_step(Trainer *t, const uint32_t *tokens, int B, int T, float scale) {
@@ -1006,6 +970,24 @@ static void trainer_save(Trainer *t, GgufWriter *w, const char *path, bool optim
     gguf_end(w);
 }
 
+static void trainer_plan(const Config *c, const TrainOptions *o) {
+    Trainer t = { .model = { .config = *c }, .opt = *o, .n_threads = thread_count() };
+    double gb = 1e-9 * sizeof(float), kept[2];
+    t.layer = xcalloc((size_t)c->n_layers, sizeof *t.layer, "layers");
+    list_params(&t);
+    for (t.opt.recompute = 0; t.opt.recompute < 2; t.opt.recompute++)
+        kept[t.opt.recompute] = (double)lay_out(&t, NULL) * gb;
+    double state = 4 * (double)t.count * gb;
+    printf("%zu parameters in training, %d x %d tokens at a time, float32\n"
+           "weights, gradients, AdamW %8.4g GB%s\n"
+           "activations               %8.4g    in all %.4g\n"
+           "with --recompute          %8.4g    in all %.4g\n",
+           t.count, o->batch, o->seq_len, state, o->lora_rank ? ", beside the model's file" : "",
+           kept[0], state + kept[0], kept[1], state + kept[1]);
+    free(t.layer);
+    free(t.param);
+}
+
 const TrainerBackend cpu_trainer = {
     .open = trainer_open,
     .step = trainer_step,
@@ -1017,6 +999,7 @@ const TrainerBackend cpu_trainer = {
     .model = trainer_model,
     .save = trainer_save,
     .close = trainer_close,
+    .plan = trainer_plan,
 };
 
 /* ------------------------------------------------------------------------------------------------
@@ -1275,12 +1258,8 @@ static void validate(Run *r, Update *u) {
 /* Opens shards, and what validation wants of them. */
 static void open_data(Run *r, const char **word, int n) {
     const Model *m = &r->init;
-    int64_t most = !strcmp(r->command, "sft") ? opt.stage == 2 ? 1500 : 1216 : 8192;
     bool weighted = false;
-    if (opt.seq_len > m->config.max_ctx)
-        die_usage("--seq-len: %lld, expected at most the context, %d", (long long)opt.seq_len,
-                  m->config.max_ctx);
-    if (!opt.seq_len) opt.seq_len = most < m->config.max_ctx ? most : m->config.max_ctx;
+    choose_seq_len(r->command, m->config.max_ctx);
     r->data = (Loader){ .T = (int)opt.seq_len,
                         .vocab_size = m->config.vocab_size,
                         .vocab_crc = vocab_crc(&m->vocab),
@@ -1328,26 +1307,30 @@ static void resolve(Run *r) {
     r->steps = opt.steps;
 }
 
+static TrainOptions trainer_options(void) {
+    return (TrainOptions){ .batch = (int)opt.micro_batch,
+                           .seq_len = (int)opt.seq_len,
+                           .beta1 = (float)opt.beta1,
+                           .beta2 = (float)opt.beta2,
+                           .eps = (float)opt.eps,
+                           .weight_decay = (float)opt.weight_decay,
+                           .recompute = opt.recompute ? 3 : (int)opt.recompute_level,
+                           .bf16 = opt.bf16,
+                           .bf16_moments = opt.bf16_moments,
+                           .bf16_grads = opt.bf16_grads,
+                           .lora_rank = (int)opt.lora,
+                           .lora_alpha = (float)opt.lora_alpha,
+                           .seed = (uint64_t)opt.seed,
+                           .rank = mpi_rank,
+                           .n_ranks = n_ranks,
+                           .device = ranks_device(),
+                           .share = ranks_share };
+}
+
 /* Opens the trainer; the weights of a new model are then its own. */
 static void open_trainer(Run *r, bool resumed) {
     const Config *c = &r->init.config;
-    TrainOptions o = { .batch = (int)opt.micro_batch,
-                       .seq_len = (int)opt.seq_len,
-                       .beta1 = (float)opt.beta1,
-                       .beta2 = (float)opt.beta2,
-                       .eps = (float)opt.eps,
-                       .weight_decay = (float)opt.weight_decay,
-                       .recompute = opt.recompute ? 3 : (int)opt.recompute_level,
-                       .bf16 = opt.bf16,
-                       .bf16_moments = opt.bf16_moments,
-                       .bf16_grads = opt.bf16_grads,
-                       .lora_rank = (int)opt.lora,
-                       .lora_alpha = (float)opt.lora_alpha,
-                       .seed = (uint64_t)opt.seed,
-                       .rank = mpi_rank,
-                       .n_ranks = n_ranks,
-                       .device = ranks_device(),
-                       .share = ranks_share };
+    TrainOptions o = trainer_options();
     ranks_meet = opt.out;
     r->trainer = r->backend->open(&r->init, opt.lora && resumed ? &r->saved.gguf : NULL, &o);
     free(r->arena);
@@ -1421,9 +1404,24 @@ static int read_command(Run *r, int argc, char **argv, const char **word) {
     set_defaults(r->command, stage);
     int n = parse_options(argc - named, argv + named, options, usage, word, argc);
     if (!named) die_usage("no command given, expected pretrain, anneal or sft before the options");
-    if (!n) die_usage("%s: no data given, expected .tok shards", r->command);
+    if (!n && !opt.plan) die_usage("%s: no data given, expected .tok shards", r->command);
     check_options(r->command);
     return n;
+}
+
+/* --plan: the memory of a run, told before a weight is made or a device is asked. */
+static void show_plan(Run *r) {
+    if (opt.init)
+        start_from(&r->init, opt.init, false, NULL);
+    else
+        new_shape(&r->init);
+    choose_seq_len(r->command, r->init.config.max_ctx);
+    if (!opt.batch) opt.batch = opt.batch_tokens ? opt.batch_tokens / opt.seq_len : 1 << 24;
+    if (!opt.batch) opt.batch = 1;
+    choose_micro_batch();
+    TrainOptions o = trainer_options();
+    if (!mpi_rank) r->backend->plan(&r->init.config, &o);
+    model_close(&r->init);
 }
 
 int main(int argc, char **argv) {
@@ -1439,6 +1437,12 @@ int main(int argc, char **argv) {
 #ifdef _OPENMP
     if (opt.threads) omp_set_num_threads((int)opt.threads);
 #endif
+    if (opt.plan) {
+        show_plan(r);
+        free((void *)word);
+        ranks_close();
+        return 0;
+    }
     if (!stat(opt.out, &st) && !S_ISREG(st.st_mode))
         die("%s: exists and is not a regular file, expected a file that may be replaced", opt.out);
     int before = scan_outputs(opt.out, &steps);

@@ -36,7 +36,7 @@ static struct {
     double clip, lora_alpha, spike, val_fraction, temperature;
     int64_t recompute_level;
     bool tied, init_scaled, doc_mask, pack, recompute, bf16, bf16_moments, bf16_grads, resume,
-        verify;
+        verify, plan;
 } opt;
 
 static const char usage[] =
@@ -105,6 +105,8 @@ static const Option options[] = {
       "skip updates with a loss above X times the running mean; 0: none" },
     { 'o', "output", NULL, "OUT", OPT_TEXT, &opt.out, 0, 0, "the model, or adapter, to write" },
     { 0, "resume", NULL, NULL, OPT_FLAG, &opt.resume, 0, 0, "go on from OUT's last checkpoint" },
+    { 0, "plan", NULL, NULL, OPT_FLAG, &opt.plan, 0, 0,
+      "only say what memory such a run takes; needs no DATA" },
     { 0, "recompute", NULL, NULL, OPT_FLAG, &opt.recompute, 0, 0, "less memory, one more forward" },
 #ifdef OC_CUDA
     { 0, "recompute-level", NULL, "N", OPT_INT, &opt.recompute_level, 0, 3,
@@ -170,7 +172,8 @@ OC_API bool one_of(const char *text, const char *words) {
 /* What can be said before any file is open. */
 OC_API void check_options(const char *command) {
     bool sft = !strcmp(command, "sft");
-    if (!opt.out || !*opt.out) die_usage("-o: not given, expected the file to write");
+    if ((!opt.out || !*opt.out) && !opt.plan)
+        die_usage("-o: not given, expected the file to write");
     if (!one_of(opt.schedule, "wsd exp cosine constant linear"))
         die_usage("--schedule: '%s', expected wsd, exp, cosine, constant or linear", opt.schedule);
     if (!one_of(opt.loss_mean, "tokens hf"))
@@ -194,6 +197,14 @@ OC_API void check_options(const char *command) {
         die_usage("--bf16-%s: given without --bf16", opt.bf16_grads ? "gradients" : "moments");
     if ((opt.sample_every > 0) != (opt.prompt != NULL))
         die_usage("--sample-every and --prompt: one is given, expected both or none");
+}
+
+OC_API void choose_seq_len(const char *command, int context) {
+    int most = !strcmp(command, "sft") ? opt.stage == 2 ? 1500 : 1216 : 8192;
+    if (opt.seq_len > context)
+        die_usage("--seq-len: %lld, expected at most the context, %d", (long long)opt.seq_len,
+                  context);
+    if (!opt.seq_len) opt.seq_len = most < context ? most : context;
 }
 
 /* Rows at a time; the trainer counts their tokens in int. */
@@ -225,7 +236,6 @@ OC_API void check_outputs(const Loader *l) {
     out_sweep(opt.out);
     if (opt.plot) {
         protect_inputs(opt.plot, l);
-        out_sweep(opt.plot);
         out_try(opt.plot, opt.out);
         out_try(opt.plot, csv.data);
     }

@@ -26,7 +26,8 @@
  *
  * Several processes (ranks.h) are ZeRO-1: cuda/group.h. Parameters form buckets: the embedding,
  * each layer, the rest. A bucket is cut into equal shares, and share r of every one is rank r's.
- * In the last micro-batch of an update its gradients travel while the backward pass goes on.
+ * In the last micro-batch of an update its gradients travel while the backward pass goes on; its
+ * new weights travel while AdamW works on the next one and the next forward pass begins.
  *
  * Letters: as in train.c. Sections: 1 the trainer's memory, 2 weights in and out, 3 products,
  *   4 forward, 5 backward, 6 AdamW, 7 what the loop calls.
@@ -34,8 +35,7 @@
 #include "cuda/flash.h" /* attention_forward, attention_backward */
 #include "cuda/group.h" /* Group */
 #include "cuda/optim.h" /* adamw_kernel; layers.h */
-#include "opencoder.h"  /* TrainerBackend */
-#include "shards.h"     /* NO_LOSS, STARTS, TOKEN_ID */
+#include "batch.h"      /* take_batch, fill_angles; opencoder.h: TrainerBackend */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. The trainer's memory */
@@ -62,9 +62,11 @@ struct Places { /* of the parameters of a layer, in its bucket */
     size_t qkv, wo, gate_up, down, attn_norm, ffn_norm;
 };
 
-struct Kept { /* by a layer, (n, width) each; see the levels above */
-    void *normed, *qkv, *attn_out, *mid, *normed_ffn, *gate_up, *hidden;
-    float *lse; /* (B, H, T) */
+struct Kept {                        /* by a layer; see the levels above */
+    void *normed, *mid, *normed_ffn; /* (n, C) */
+    void *qkv, *attn_out;            /* (n, (H + 2 K) D), (n, H D) */
+    void *gate_up, *hidden;          /* (n, 2 F): a row has gate, then up; (n, F) */
+    float *lse;                      /* (B, H, T) */
 };
 
 struct Layer {
@@ -72,9 +74,8 @@ struct Layer {
     Kept kept;
 };
 
-struct Tokens { /* of n tokens: on the host, and the same bytes on the device */
-    uint32_t *token, *target;
-    int *pos, *first, *place, *begin, *id;
+struct Sorted : Tokens {     /* of n tokens: on the host, and the same bytes on the device */
+    int *place, *begin, *id; /* see Occurrences in layers.h */
 };
 
 struct Trainer {
@@ -87,7 +88,8 @@ struct Trainer {
     bool fresh, last, shared; /* gradients are 0; the next step is the last; shares are summed */
     int level, n_params, n_buckets, wide, chunk; /* wide: of a row of logits; chunk: their rows */
     Param *param;
-    Bucket *bucket; /* embedding, layers, the rest */
+    Bucket *bucket;        /* embedding, layers, the rest */
+    cudaEvent_t *gathered; /* (buckets) its weights have come from all ranks */
     Places place;
     size_t head_at, norm_at; /* in the last bucket */
     size_t count, most;      /* numbers of all buckets; of the largest */
@@ -106,7 +108,7 @@ struct Trainer {
     double *norms;                         /* (buckets, NORM_BLOCKS) */
     float *stage;                          /* (STAGE) */
     void *workspace;
-    Tokens batch, host; /* on the device; pinned */
+    Sorted batch, host; /* on the device; pinned */
     size_t batch_bytes;
     int n, n_ids;        /* tokens of the last batch; how many different ones */
     float *host_stage;   /* (STAGE), pinned */
@@ -118,8 +120,8 @@ struct Trainer {
 
 static Group *the_group; /* of the trainer that is open, for cuda_sum */
 
-/* Threads for n things: whole warps, at most `most`. */
-static int threads_for(int n, int most) { return n < most ? (n + 31) / 32 * 32 : most; }
+/* Threads for n things: whole warps, at least one, at most `most`. */
+static int threads_for(int n, int most) { return n < most ? (max(n, 1) + 31) / 32 * 32 : most; }
 static int div_up(size_t n, int by) { return (int)((n + (size_t)by - 1) / (size_t)by); }
 static size_t width(const Trainer *t) { return t->opt.bf16 ? 2 : 4; }
 static size_t grad_width(const Trainer *t) { return t->opt.bf16 && t->opt.bf16_grads ? 2 : 4; }
@@ -167,10 +169,12 @@ static size_t lay_out_layers(Trainer *t, uint8_t *base, int level) {
 }
 
 /* The arrays of a batch of n tokens, one after the other; returns their bytes. */
-static size_t batch_at(Tokens *b, void *base, size_t n) {
+static size_t batch_at(Sorted *b, void *base, size_t n) {
     int *p = (int *)base;
-    *b = Tokens{ (uint32_t *)p, (uint32_t *)p + n, p + 2 * n,    p + 3 * n,
-                 p + 4 * n,     p + 5 * n,         p + 6 * n + 1 };
+    *b = Sorted{ { (uint32_t *)p, (uint32_t *)p + n, p + 2 * n, p + 3 * n },
+                 p + 4 * n,
+                 p + 5 * n,
+                 p + 6 * n + 1 };
     return (7 * n + 1) * sizeof(int);
 }
 
@@ -205,29 +209,43 @@ static size_t lay_out_scratch(Trainer *t, uint8_t *base, size_t used) {
     return used;
 }
 
+struct Needs {                                        /* bytes */
+    size_t weights, grads, state, scratch, layers[4]; /* layers: by recompute level */
+};
+
+static Needs needs_of(Trainer *t) {
+    size_t shares = t->count / (size_t)t->group.size;
+    Needs n = { t->count * width(t),
+                t->count * grad_width(t),
+                shares * (2 * moment_width(t) + (t->opt.bf16 ? 2 : 0)),
+                lay_out_scratch(t, NULL, 0),
+                {} };
+    for (int level = 0; level < 4; level++) n.layers[level] = lay_out_layers(t, NULL, level);
+    return n;
+}
+
+static double total_gb(const Needs *n, int level) {
+    return (double)(n->weights + n->grads + n->state + n->scratch + n->layers[level]) * 1e-9;
+}
+
 /* Says on stderr what is needed, and ends the program where that is more than there is. */
 static void check_memory(Trainer *t) {
-    size_t available, total, shares = t->count / (size_t)t->group.size, need[4];
-    size_t weights = t->count * width(t), grads = t->count * grad_width(t);
-    size_t state = shares * (2 * moment_width(t) + (t->opt.bf16 ? 2 : 0));
-    size_t kept[4], scratch = lay_out_scratch(t, NULL, 0);
-    for (int i = 0; i < 4; i++) {
-        kept[i] = lay_out_layers(t, NULL, i);
-        need[i] = weights + grads + state + kept[i] + scratch;
-    }
+    size_t available, total;
+    Needs n = needs_of(t);
+    double all = total_gb(&n, t->level);
     CUDA(cudaMemGetInfo(&available, &total));
     if (t->group.rank == 0)
         fprintf(stderr,
                 "%s, %s: weights %.3g GB, gradients %.3g, AdamW %.3g, layers %.3g (recompute "
                 "level %d), logits and scratch %.3g: %.4g GB of %.4g\n",
-                t->gpu.name, t->opt.bf16 ? "bf16" : "float32", (double)weights * 1e-9,
-                (double)grads * 1e-9, (double)state * 1e-9, (double)kept[t->level] * 1e-9, t->level,
-                (double)scratch * 1e-9, (double)need[t->level] * 1e-9, (double)total * 1e-9);
-    if (need[t->level] <= available) return;
+                t->gpu.name, t->opt.bf16 ? "bf16" : "float32", (double)n.weights * 1e-9,
+                (double)n.grads * 1e-9, (double)n.state * 1e-9, (double)n.layers[t->level] * 1e-9,
+                t->level, (double)n.scratch * 1e-9, all, (double)total * 1e-9);
+    if (all <= (double)available * 1e-9) return;
     die("GPU: %.4g GB of memory needed, %.4g of %.4g GB free; --recompute-level 1, 2, 3 would need "
         "%.4g, %.4g, %.4g; a smaller -m, --bf16, --bf16-moments, --bf16-gradients need less, too",
-        (double)need[t->level] * 1e-9, (double)available * 1e-9, (double)total * 1e-9,
-        (double)need[1] * 1e-9, (double)need[2] * 1e-9, (double)need[3] * 1e-9);
+        all, (double)available * 1e-9, (double)total * 1e-9, total_gb(&n, 1), total_gb(&n, 2),
+        total_gb(&n, 3));
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -398,13 +416,13 @@ static void load_weights(Trainer *t, const Model *init) {
     }
 }
 
-/* AdamW's state from a checkpoint; false, and all 0, unless it is there whole. */
-static bool load_moments(Trainer *t, const Gguf *g) {
+/* AdamW's state from a checkpoint; all of it is 0 unless it is there whole. */
+static void load_moments(Trainer *t, const Gguf *g) {
     static const char *const prefix[] = { "", "opt.m.", "opt.v." };
     for (int i = 0; i < 2 * t->n_params; i++) {
         char name[80];
         snprintf(name, sizeof name, "%s%s", prefix[1 + i % 2], t->param[i / 2].name);
-        if (!gguf_tensor(g, name)) return false;
+        if (!gguf_tensor(g, name)) return;
     }
     for (int what = MOMENT_M; what <= MOMENT_V; what++)
         for (int b = 0; b < t->n_buckets; b++) {
@@ -416,7 +434,6 @@ static bool load_moments(Trainer *t, const Gguf *g) {
             }
             upload_bucket(t, what, b);
         }
-    return true;
 }
 
 /* Copies n numbers of float or bf16 from device to host, as float32. */
@@ -442,7 +459,12 @@ static void download(Trainer *t, float *to, const uint8_t *from, size_t w, size_
 
 static cudaDataType_t blas_type(size_t w) { return w == 2 ? CUDA_R_16BF : CUDA_R_32F; }
 
-/* c (n, m) = a b^T-like product of depth k, or += : see the three callers. */
+/* c (n, m) = or += b a^T, sums of k products: a is (m, k) or, without a_rows, (k, m); b is (n, k)
+ * or, without b_rows, (k, n); rows are lda, ldb, ldc numbers apart.
+ *
+ * CUBLAS_GEMM_DEFAULT takes what the heuristics of cublasLt say, so there is nothing to win by
+ * calling that ourselves but a search by the clock, whose choice, and with it the bits, would be
+ * another one from start to start; and none of its epilogues is an op of ours. */
 static void multiply(Trainer *t, void *c, size_t c_width, int ldc, const void *a, bool a_rows,
                      int lda, const void *b, bool b_rows, int ldb, int m, int n, int k, bool add) {
     const float one = 1, beta = add ? 1 : 0;
@@ -530,7 +552,7 @@ template <class A> static void layer_forward(Trainer *t, int i, int B, int T, bo
 
 /* Where the occurrences of each id are: a counting sort, as the ids are small. */
 static int sort_tokens(Trainer *t, int n) {
-    Tokens *h = &t->host;
+    Sorted *h = &t->host;
     size_t V = (size_t)t->model.config.vocab_size;
     int *at = (int *)xcalloc(V + 1, sizeof *at, "tokens of a batch"), ids = 0;
     for (int i = 0; i < n; i++) at[h->token[i] + 1]++;
@@ -544,37 +566,33 @@ static int sort_tokens(Trainer *t, int n) {
     return ids;
 }
 
-/* train.c: take_batch, and its way to the device. */
-static void take_batch(Trainer *t, const uint32_t *tokens, int B, int T) {
-    Tokens *h = &t->host;
-    if (B < 1 || B > t->opt.batch || T < 1 || T > t->opt.seq_len)
-        die("batch: %d x %d, expected at most %d x %d", B, T, t->opt.batch, t->opt.seq_len);
-    for (int b = 0, i = 0; b < B; b++)
-        for (int u = 0, first = 0; u < T; u++, i++) {
-            const uint32_t *at = tokens + (size_t)b * (size_t)(T + 1) + u;
-            int V = t->model.config.vocab_size, id = TOKEN_ID(at[0]), next = TOKEN_ID(at[1]);
-            if (id >= V || next >= V)
-                die("batch: token %d, expected less than %d", id >= V ? id : next, V);
-            if (at[0] & STARTS) first = u;
-            h->token[i] = (uint32_t)id;
-            h->target[i] = at[1];
-            h->first[i] = first;
-            h->pos[i] = u - first;
-        }
+/* The batch of the next forward pass, on the device. */
+static void upload_batch(Trainer *t, const uint32_t *tokens, int B, int T) {
+    take_batch(&t->host, tokens, B, T, &t->opt, t->model.config.vocab_size);
     t->n = B * T;
     t->n_ids = sort_tokens(t, t->n);
-    CUDA(cudaMemcpyAsync(t->batch.token, h->token, t->batch_bytes, cudaMemcpyHostToDevice,
+    CUDA(cudaMemcpyAsync(t->batch.token, t->host.token, t->batch_bytes, cudaMemcpyHostToDevice,
                          t->queue.stream));
+}
+
+/* What is launched from now on may read the weights of bucket b. */
+static void await_weights(Trainer *t, int b) {
+    if (t->group.size > 1) CUDA(cudaStreamWaitEvent(t->queue.stream, t->gathered[b], 0));
 }
 
 template <class A> static void forward(Trainer *t, const uint32_t *tokens, int B, int T) {
     const Config *c = &t->model.config;
     int n = B * T, L = c->n_layers;
-    take_batch(t, tokens, B, T);
+    upload_batch(t, tokens, B, T);
+    await_weights(t, 0);
     launch(&t->queue, "embedding_forward", embedding_forward_kernel<A>, dim3((unsigned)n),
            threads_for(c->dim / 8, 128), 0, (A *)t->layer[0].x, (const A *)weight_at<A>(t, 0, 0),
            t->batch.token, c->dim);
-    for (int i = 0; i < L; i++) layer_forward<A>(t, i, B, T, false);
+    for (int i = 0; i < L; i++) {
+        await_weights(t, i + 1);
+        layer_forward<A>(t, i, B, T, false);
+    }
+    await_weights(t, L + 1);
     norm_forward<A>(t, t->normed_out, t->x_out, t->layer[L - 1].kept.mid, t->branch,
                     weight_at<A>(t, L + 1, t->norm_at), n);
 }
@@ -827,8 +845,8 @@ static void trainer_update(Trainer *t, int64_t step, float lr, float factor) {
         group_after(&t->group, t->queue.stream);
         group_gather(&t->group, t->weights + t->bucket[b].at * width(t),
                      t->bucket[b].share * width(t));
+        CUDA(cudaEventRecord(t->gathered[b], t->group.stream));
     }
-    if (t->group.size > 1) group_before(&t->group, t->queue.stream);
     t->model_is_old = true;
     trainer_zero(t);
 }
@@ -857,20 +875,10 @@ static void check_shape(const Trainer *t) {
             c->head_dim, c->dim, (int)PLAIN_D, t->gpu.max_shared / 4);
 }
 
-/* train.c: fill_angles */
 static void upload_angles(Trainer *t) {
-    int D = t->model.config.head_dim, T = t->opt.seq_len;
-    size_t n = (size_t)T * (size_t)(D / 2);
+    size_t n = (size_t)t->opt.seq_len * (size_t)(t->model.config.head_dim / 2);
     float *cosine = (float *)xcalloc(n, 2 * sizeof *cosine, "rope"), *sine = cosine + n;
-    for (int p = 0; p < T; p++)
-        for (int i = 0; i < D / 2; i++) {
-            double exponent = (double)((float)(2 * i) / (float)D);
-            float frequency = 1 / (float)pow((double)t->model.config.rope_theta, exponent);
-            double angle = (double)((float)p * frequency);
-            size_t at = (size_t)p * (size_t)(D / 2) + (size_t)i;
-            cosine[at] = (float)cos(angle);
-            sine[at] = (float)sin(angle);
-        }
+    fill_angles(cosine, sine, t->opt.seq_len, &t->model.config);
     CUDA(cudaMemcpyAsync(t->cosine, cosine, n * 4, cudaMemcpyHostToDevice, t->queue.stream));
     CUDA(cudaMemcpyAsync(t->sine, sine, n * 4, cudaMemcpyHostToDevice, t->queue.stream));
     CUDA(cudaStreamSynchronize(t->queue.stream));
@@ -904,21 +912,65 @@ static void allocate_all(Trainer *t) {
     t->host_bucket = (float *)xcalloc(t->most, 4, "a bucket of parameters");
 }
 
-static Trainer *trainer_open(const Model *init, const Gguf *, const TrainOptions *o) {
+static void open_group(Trainer *t) {
+    group_open(&t->group, t->group.rank, t->group.size, t->opt.share);
+    the_group = &t->group;
+    if (t->group.size == 1) return;
+    t->gathered = (cudaEvent_t *)xcalloc((size_t)t->n_buckets, sizeof *t->gathered, "events");
+    for (int b = 0; b < t->n_buckets; b++)
+        CUDA(cudaEventCreateWithFlags(&t->gathered[b], cudaEventDisableTiming));
+}
+
+/* A trainer that knows all its sizes, and has nothing yet. */
+static Trainer *trainer_new(const Config *c, const TrainOptions *o) {
     Trainer *t = (Trainer *)xcalloc(1, sizeof *t, "trainer");
-    int n_ranks = o->n_ranks ? o->n_ranks : 1;
-    t->model = *init;
+    t->model.config = *c;
     t->opt = *o;
     t->level = o->recompute;
+    t->group.rank = o->rank;
+    t->group.size = o->n_ranks ? o->n_ranks : 1;
+    t->layer = (Layer *)xcalloc((size_t)c->n_layers, sizeof *t->layer, "layers");
+    list_params(t);
+    t->wide = (c->vocab_size + 7) / 8 * 8;
+    t->chunk = chunk_rows(t);
+    return t;
+}
+
+static void free_lists(Trainer *t) {
+    void *list[] = { t->param, t->bucket, t->layer, t->gathered };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) free(list[i]);
+    free(t);
+}
+
+static void trainer_plan(const Config *c, const TrainOptions *o) {
+    Trainer *t = trainer_new(c, o);
+    t->model.path = "this model";
+    t->gpu.max_shared = SIZE_MAX;
+    check_shape(t);
+    Needs n = needs_of(t);
+    printf("%.4g parameters, %d x %d tokens at a time, %s, on each of %d GPU%s:\n"
+           "weights              %8.4g GB\n"
+           "gradients            %8.4g\n"
+           "AdamW                %8.4g\n"
+           "logits and scratch   %8.4g\n",
+           (double)t->count, o->batch, o->seq_len, o->bf16 ? "bf16" : "float32", t->group.size,
+           t->group.size > 1 ? "s" : "", (double)n.weights * 1e-9, (double)n.grads * 1e-9,
+           (double)n.state * 1e-9, (double)n.scratch * 1e-9);
+    for (int level = 0; level < 4; level++)
+        printf("--recompute-level %d: %8.4g    in all %.4g\n", level,
+               (double)n.layers[level] * 1e-9, total_gb(&n, level));
+    printf("CUDA%s take%s about 1 GB more.\n", t->group.size > 1 ? " and NCCL" : "",
+           t->group.size > 1 ? "" : "s");
+    free_lists(t);
+}
+
+static Trainer *trainer_open(const Model *init, const Gguf *, const TrainOptions *o) {
+    Trainer *t = trainer_new(&init->config, o);
+    t->model = *init;
     gpu_open(&t->gpu, o->device);
     check_shape(t);
     CUDA(cudaStreamCreateWithFlags(&t->queue.stream, cudaStreamNonBlocking));
-    group_open(&t->group, o->rank, n_ranks, o->share);
-    the_group = &t->group;
-    t->layer = (Layer *)xcalloc((size_t)init->config.n_layers, sizeof *t->layer, "layers");
-    list_params(t);
-    t->wide = (init->config.vocab_size + 7) / 8 * 8;
-    t->chunk = chunk_rows(t);
+    open_group(t);
     allocate_all(t);
     CUBLAS(cublasCreate(&t->blas));
     CUBLAS(cublasSetStream(t->blas, t->queue.stream));
@@ -938,16 +990,17 @@ static Trainer *trainer_open(const Model *init, const Gguf *, const TrainOptions
 static void trainer_close(Trainer *t) {
     CUDA(cudaStreamSynchronize(t->queue.stream));
     CUBLAS(cublasDestroy(t->blas));
+    for (int b = 0; b < t->n_buckets && t->gathered; b++) CUDA(cudaEventDestroy(t->gathered[b]));
     group_close(&t->group);
     void *device[] = { t->weights, t->grads, t->m, t->v, t->low, t->memory };
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) CUDA(cudaFree(device[i]));
     CUDA(cudaFreeHost(t->host.token));
     CUDA(cudaFreeHost(t->host_stage));
     CUDA(cudaStreamDestroy(t->queue.stream));
-    void *host[] = { t->param, t->bucket, t->layer, t->host_bucket, t->host_grads, t->host_model };
+    void *host[] = { t->host_bucket, t->host_grads, t->host_model };
     for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
     weights_free(&t->model.weights);
-    free(t);
+    free_lists(t);
 }
 
 /* One rank: all gradients, in the order of tensor_specs. Several: they are added up over ranks,
@@ -1012,6 +1065,7 @@ static const Model *trainer_model(Trainer *t, const Lora **adapter) {
     const Config *c = &t->model.config;
     *adapter = NULL;
     if (!t->host_model) make_model(t);
+    for (int b = 0; b < t->n_buckets; b++) await_weights(t, b);
     if (t->model_is_old) {
 #define X(field, text, number, r, k)                                                               \
     for (int i = 0; i < (number); i++) refresh(t, &t->model.weights.field[i]);
@@ -1058,4 +1112,4 @@ extern "C" double cuda_peak(bool bf16) {
 extern "C" const TrainerBackend cuda_trainer = { trainer_open,      trainer_step,   trainer_loss,
                                                  trainer_grad_norm, trainer_update, trainer_zero,
                                                  trainer_gradients, trainer_model,  trainer_save,
-                                                 trainer_close,     trainer_ready };
+                                                 trainer_close,     trainer_ready,  trainer_plan };

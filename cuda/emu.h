@@ -11,7 +11,8 @@
  *   - the order of blocks, warps and lanes: OC_EMU_ORDER=1 turns it around, 2 and more shuffle it;
  *   - memory nobody has written: device and dynamic shared memory begin as NaN;
  *   - a copy that nobody waits for: cp.async lands at its wait, and what is put into a stream runs
- *     when the host synchronizes, so a staging buffer that is reused too early gives other numbers;
+ *     when the host or another stream waits for it, so a staging buffer that is reused too early
+ *     gives other numbers; with OC_EMU_ORDER the other streams run as far ahead as they may;
  *   - a barrier that not all threads reach ends the program with the place;
  *   - a kernel launched to overlap the one before it must call pdl_wait() in every thread.
  *
@@ -30,6 +31,7 @@
 #include <cstdio>     /* fprintf */
 #include <cstdlib>    /* getenv, abort */
 #include <cstring>    /* memcpy */
+#include <deque>      /* std::deque: streams, and what is in them */
 #include <functional> /* std::function: a kernel with its arguments */
 #include <vector>     /* std::vector */
 #if !defined(__x86_64__) || defined(OC_EMU_UCONTEXT)
@@ -466,7 +468,7 @@ inline void mma_s8(int c[4], const uint32_t a[4], const uint32_t b[2]) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 5. The runtime: one device, one queue of work, which runs when the host waits for it */
+ * 5. The runtime: one device with streams of work, which run when somebody waits for them */
 
 enum cudaError_t {
     cudaSuccess,
@@ -487,30 +489,60 @@ struct cudaDeviceProp {
 };
 
 namespace emu {
-typedef std::vector<std::function<void()>> Ops;
-inline Ops queue;      /* submitted and not run yet */
-inline size_t n_run;   /* operations that have run so far */
-inline Ops *capturing; /* or they go into a graph */
-inline size_t used;    /* bytes of device memory */
+typedef std::function<void()> Op;
+typedef std::vector<Op> Ops;
+struct Stream;
+struct Event { /* `at` operations of the stream have run; without a stream: always so */
+    Stream *stream;
+    size_t at;
+};
+struct Step {
+    Op op;
+    Event after; /* what it waits for */
+};
+struct Stream {
+    std::deque<Step> left; /* submitted and not run yet */
+    size_t done;           /* how many have run */
+    bool open;
+};
+inline std::deque<Stream> streams(1); /* the first is CUDA's default, the NULL one */
+inline Ops *capturing;                /* not NULL: what is submitted goes into a graph */
+inline size_t used;                   /* bytes of device memory */
 
 inline long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text ? atol(text) : otherwise;
 }
 
-inline void submit(std::function<void()> op) {
-    (capturing ? *capturing : queue).push_back(std::move(op));
+inline Stream *stream_of(Stream *s) { return s ? s : &streams.front(); }
+
+inline void submit(Stream *s, Op op) {
+    if (capturing) return capturing->push_back(std::move(op));
+    stream_of(s)->left.push_back({ std::move(op), { nullptr, 0 } });
 }
 
-inline void run_until(size_t n) {
-    Ops now;
-    while (n_run < n && !queue.empty()) {
-        now.swap(queue);
-        size_t count = std::min(now.size(), n - n_run);
-        for (size_t i = 0; i < count; i++) now[i]();
-        n_run += count;
-        queue.assign(now.begin() + (long)count, now.end());
-        now.clear();
+inline bool reached(Event e) { return !e.stream || e.stream->done >= e.at; }
+
+inline void run_next(Stream *s) {
+    Op op = std::move(s->left.front().op);
+    s->left.pop_front();
+    op();
+    s->done++;
+}
+
+/* Runs a stream until n of its operations are done, and of others what those wait for; with
+ * OC_EMU_ORDER the others go first, as far as they can. */
+inline void run_until(Stream *s, size_t n) {
+    while (s->done < n && !s->left.empty()) {
+        for (Stream &other : streams)
+            while (order() && &other != s && !other.left.empty() &&
+                   reached(other.left.front().after))
+                run_next(&other);
+        Event after = s->left.front().after;
+        if (reached(after))
+            run_next(s);
+        else
+            run_until(after.stream, after.at);
     }
 }
 
@@ -521,15 +553,15 @@ inline cudaError_t call() {
 }
 
 template <class... P, class... A>
-cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 size, size_t shared, bool overlapped,
-                   A... args) {
-    submit([=] { run_grid(grid, size, shared, overlapped, [=] { kernel(P(args)...); }); });
+cudaError_t launch(Stream *stream, void (*kernel)(P...), dim3 grid, dim3 size, size_t shared,
+                   bool overlapped, A... args) {
+    submit(stream, [=] { run_grid(grid, size, shared, overlapped, [=] { kernel(P(args)...); }); });
     return call();
 }
 } // namespace emu
 
-typedef void *cudaStream_t;
-typedef size_t *cudaEvent_t;
+typedef emu::Stream *cudaStream_t;
+typedef emu::Event *cudaEvent_t;
 typedef emu::Ops *cudaGraph_t;
 typedef emu::Ops *cudaGraphExec_t;
 
@@ -594,41 +626,55 @@ inline cudaError_t cudaFree(void *p) {
     return emu::call();
 }
 inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind,
-                                   cudaStream_t) {
-    emu::submit([=] { memcpy(to, from, n); });
+                                   cudaStream_t stream) {
+    emu::submit(stream, [=] { memcpy(to, from, n); });
     return emu::call();
 }
 inline cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t pitch,
-                                     size_t width, size_t rows, cudaMemcpyKind, cudaStream_t) {
-    emu::submit([=] {
+                                     size_t width, size_t rows, cudaMemcpyKind,
+                                     cudaStream_t stream) {
+    emu::submit(stream, [=] {
         for (size_t r = 0; r < rows; r++)
             memcpy((char *)to + r * to_pitch, (const char *)from + r * pitch, width);
     });
     return emu::call();
 }
-inline cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t) {
-    emu::submit([=] { memset(p, value, n); });
+inline cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t stream) {
+    emu::submit(stream, [=] { memset(p, value, n); });
     return emu::call();
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    return *s = nullptr, emu::call();
-}
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return emu::call(); }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    emu::run_until(SIZE_MAX);
+    size_t i = 1;
+    while (i < emu::streams.size() && emu::streams[i].open) i++;
+    if (i == emu::streams.size()) emu::streams.emplace_back();
+    *s = &emu::streams[i];
+    (*s)->open = true;
     return emu::call();
 }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    emu::run_until(emu::stream_of(s), SIZE_MAX);
+    return emu::call();
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    s->open = false;
+    return cudaStreamSynchronize(s);
+}
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    return *e = new size_t(0), emu::call();
+    return *e = new emu::Event{ nullptr, 0 }, emu::call();
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, emu::call(); }
-inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
-    return *e = emu::n_run + emu::queue.size(), emu::call();
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream) {
+    emu::Stream *s = emu::stream_of(stream);
+    return *e = { s, s->done + s->left.size() }, emu::call();
 }
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-    return emu::call(); /* all streams are one queue */
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    emu::stream_of(s)->left.push_back({ [] {}, *e });
+    return emu::call();
 }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t e) { return emu::run_until(*e), emu::call(); }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    if (e->stream) emu::run_until(e->stream, e->at);
+    return emu::call();
+}
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
     return emu::capturing = new emu::Ops, emu::call();
 }
@@ -640,8 +686,8 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g) {
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned) {
     return *x = new emu::Ops(*g), emu::call();
 }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
-    for (auto &op : *x) emu::submit(op);
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t stream) {
+    for (auto &op : *x) emu::submit(stream, op);
     return emu::call();
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, emu::call(); }

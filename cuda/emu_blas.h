@@ -9,14 +9,14 @@ enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
 enum { CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16 };
-typedef void *cublasHandle_t;
+typedef cudaStream_t *cublasHandle_t;
 inline const char *cublasGetStatusString(cublasStatus_t) { return "an error"; }
 inline cublasStatus_t cublasCreate(cublasHandle_t *h) {
-    return *h = nullptr, CUBLAS_STATUS_SUCCESS;
+    return *h = new cudaStream_t(nullptr), CUBLAS_STATUS_SUCCESS;
 }
-inline cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
-inline cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t) {
-    return CUBLAS_STATUS_SUCCESS;
+inline cublasStatus_t cublasDestroy(cublasHandle_t h) { return delete h, CUBLAS_STATUS_SUCCESS; }
+inline cublasStatus_t cublasSetStream(cublasHandle_t h, cudaStream_t stream) {
+    return *h = stream, CUBLAS_STATUS_SUCCESS;
 }
 inline cublasStatus_t cublasSetMathMode(cublasHandle_t, int) { return CUBLAS_STATUS_SUCCESS; }
 inline cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t) {
@@ -54,7 +54,7 @@ inline float dot(const float *a, const float *b, size_t k) {
 } // namespace emu
 
 /* C (m, n) = alpha op(A) op(B) + beta C, where op(A) is (m, k) and op(B) (k, n). */
-inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb,
+inline cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb,
                                    int m, int n, int k, const void *alpha, const void *a,
                                    cudaDataType_t at, int lda, const void *b, cudaDataType_t bt,
                                    int ldb, const void *beta, void *c, cudaDataType_t ct, int ldc,
@@ -63,7 +63,7 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasO
     bool a_rows = ta == CUBLAS_OP_T, b_rows = tb == CUBLAS_OP_N; /* k numbers side by side */
     if (lda < (a_rows ? k : m) || ldb < (b_rows ? k : n) || ldc < m || at != bt)
         emu::fault("operands do not fit", "cublasGemmEx");
-    emu::submit([=] {
+    emu::submit(*h, [=] {
         size_t M = (size_t)m, N = (size_t)n, K = (size_t)k, la = (size_t)lda, lb = (size_t)ldb;
         auto x = emu::widen(a, at, M, K, a_rows ? la : 1, a_rows ? 1 : la);
         auto y = emu::widen(b, bt, N, K, b_rows ? lb : 1, b_rows ? 1 : lb);

@@ -117,8 +117,8 @@ inline ncclResult_t ncclCommDestroy(ncclComm_t c) {
     return ncclSuccess;
 }
 inline ncclResult_t ncclReduceScatter(const void *x, void *out, size_t n, ncclDataType_t t,
-                                      ncclRedOp_t, ncclComm_t c, cudaStream_t) {
-    emu::submit([=] {
+                                      ncclRedOp_t, ncclComm_t c, cudaStream_t stream) {
+    emu::submit(stream, [=] {
         size_t w = emu::width(t), piece = emu::NCCL_PIECE / w;
         for (int to = 0; to < c->size; to++) /* out may be share `rank` of x: all read it before */
             for (size_t i = 0; i < n; i += piece) {
@@ -132,8 +132,8 @@ inline ncclResult_t ncclReduceScatter(const void *x, void *out, size_t n, ncclDa
     return ncclSuccess;
 }
 inline ncclResult_t ncclAllGather(const void *x, void *out, size_t n, ncclDataType_t t,
-                                  ncclComm_t c, cudaStream_t) {
-    emu::submit([=] {
+                                  ncclComm_t c, cudaStream_t stream) {
+    emu::submit(stream, [=] {
         size_t bytes = n * emu::width(t);
         for (size_t i = 0; i < bytes; i += emu::NCCL_PIECE) {
             size_t k = std::min((size_t)emu::NCCL_PIECE, bytes - i);
@@ -146,8 +146,8 @@ inline ncclResult_t ncclAllGather(const void *x, void *out, size_t n, ncclDataTy
     return ncclSuccess;
 }
 inline ncclResult_t ncclAllReduce(const void *x, void *out, size_t n, ncclDataType_t t, ncclRedOp_t,
-                                  ncclComm_t c, cudaStream_t) {
-    emu::submit([=] {
+                                  ncclComm_t c, cudaStream_t stream) {
+    emu::submit(stream, [=] {
         size_t w = emu::width(t);
         if (n * w > emu::NCCL_PIECE) emu::fault("too many numbers", "ncclAllReduce");
         emu::collect(c, "ncclAllReduce", n * w, x, n * w, [=] { emu::add_desks(c, out, n, t); });

@@ -17,8 +17,12 @@
  *     where       dS = P (dP - delta), dP = dO V^T, delta_t = dO_t . O_t
  *
  * P is made twice on the way back, so that every sum has one block and one order: the same bits in
- * every run. All tiles pass through shared memory in rows of D + 8 numbers, which makes ldmatrix
- * free of bank conflicts; while one is used the next is on its way (cp.async).
+ * every run, for 7 products instead of 5 (bench/notes.md counts why atomics would not be faster).
+ * All tiles pass through shared memory in rows of D + 8 numbers, which makes ldmatrix free of bank
+ * conflicts; while one is used the next is on its way (cp.async). The sizes of tiles come from the
+ * registers: 4 warps of 16 rows each, as the mma has 16, and a lane holds D / 2 numbers of every
+ * (64, D) sum, 80 of 255 registers for D = 160; of dK and dV together twice that, which leaves room
+ * for 32 queries at a time and no more.
  * Sections: 1 tiles, 2 forward, 3 backward, 4 plain, 5 launches. Test: tests/test_traincuda.c. */
 #ifndef OC_FLASH_H
 #define OC_FLASH_H

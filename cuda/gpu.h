@@ -83,7 +83,8 @@ template <class... P, class... A>
 static void launch(const Queue *q, const char *name, void (*kernel)(P...), dim3 grid, int threads,
                    size_t shared, A... args) {
 #ifdef OC_EMU
-    check_cuda(emu::launch(kernel, grid, dim3((unsigned)threads), shared, q->overlap, args...),
+    check_cuda(emu::launch(q->stream, kernel, grid, dim3((unsigned)threads), shared, q->overlap,
+                           args...),
                name);
 #else
     cudaLaunchConfig_t c = {};

@@ -10,8 +10,11 @@
  *        AdamW on that share
  *        group_gather: everybody gets the new weights of all shares
  *
- * Collectives run on a stream of their own, beside the backward pass; all ranks call the same ones
- * in the same order. Test: tests/test_traincuda.py. */
+ * Collectives run on a stream of their own: gradients travel beside the backward pass, weights
+ * beside AdamW and the next forward pass. All ranks call the same ones in the same order; events
+ * (group_after, group_before, Trainer's `gathered`) say what waits for what. The emulation runs a
+ * stream only when somebody waits for it, so a wait that is missing changes the numbers.
+ * Test: tests/test_traincuda.py. */
 #ifndef OC_GROUP_H
 #define OC_GROUP_H
 
@@ -63,6 +66,7 @@ static inline void group_open(Group *g, int rank, int size, void (*share)(void *
 
 static inline void group_close(Group *g) {
     if (g->size == 1) return;
+    CUDA(cudaStreamSynchronize(g->stream));
     NCCL(ncclCommDestroy(g->comm));
     CUDA(cudaEventDestroy(g->ready));
     CUDA(cudaStreamDestroy(g->stream));

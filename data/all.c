@@ -7,11 +7,13 @@
  *     read, keys of contents  ->  temporary file  ->  dedup, transform, filter, sample,
  *                                                     decontaminate
  *
- * and the second one begins when the first has decided which file of a group stays. The file, in
+ * and the second one begins when the first has decided which file of a group stays. Budgets of
+ * sample make it three: it waits until all that the filter lets pass was measured. The file, in
  * $TMPDIR, has no name and is gone with the process. The result is the same as that of the commands
  * one after the other. Test: tests/test_refine.py. */
 
 #include "dedup.h"
+#include "sample.h"
 
 static TextList skipped;
 
@@ -62,6 +64,29 @@ static void check_skipped(void) {
     }
 }
 
+/* Fills the second pass, and where a budget must know all sizes before the first file is sampled,
+ * the third. Returns the number of the last one. */
+static int chain_stages(Pipeline *pass) {
+    int last = 1;
+    for (size_t i = 0; i < sizeof chain / sizeof *chain; i++) {
+        const Stage *s = find_stage(chain[i]);
+        if (!s || skips(chain[i])) continue;
+        if (s == &decontaminate_stage && !decontaminate_wanted()) continue;
+        if (s == &sample_stage && sample_before()) {
+            pass[last].stage[pass[last].n_stages++] = sample_before();
+            last++;
+        }
+        pass[last].stage[pass[last].n_stages++] = s;
+    }
+    return last;
+}
+
+/* Appends the statistics of a pass's first n stages. */
+static void add_stats(Pipeline *total, const Pipeline *pass, int n) {
+    for (int i = 0; i < n; i++) total->stats[total->n_stages++] = pass->stats[i];
+    total->seconds += pass->seconds;
+}
+
 int run_all(int argc, char **argv) {
     Option table[80];
     const char *path[4096];
@@ -71,37 +96,32 @@ int run_all(int argc, char **argv) {
     check_skipped();
     dedup_check();
     bool dedup = !skips("dedup");
-    Pipeline first = { .stage = { &read_stage, &dedup_exact_keys, &dedup_near_keys } };
-    Pipeline second = { .stage = { &dedup_keep }, .n_stages = dedup };
-    first.what = "read", second.what = "refine";
-    first.verbose = second.verbose = common.verbose;
-    first.n_stages = !dedup ? 1 : dedup_options.near ? 3 : 2;
-    for (size_t i = 0; i < sizeof chain / sizeof *chain; i++) {
-        const Stage *s = find_stage(chain[i]);
-        bool last = i + 1 == sizeof chain / sizeof *chain;
-        if (s && !skips(chain[i]) && (!last || decontaminate_wanted()))
-            second.stage[second.n_stages++] = s;
+    Pipeline pass[3] = { { .stage = { &read_stage, &dedup_exact_keys, &dedup_near_keys } },
+                         { .stage = { &dedup_keep }, .n_stages = dedup } };
+    Output *out;
+    pass[0].n_stages = !dedup ? 1 : dedup_options.near ? 3 : 2;
+    int last = chain_stages(pass);
+    pass[0].in = source_files(path, n);
+    out = output_open(common.out, common.zstd);
+    for (int i = 0; i <= last; i++) {
+        pass[i].what = i ? "refine" : "read";
+        pass[i].verbose = common.verbose;
+        pass[i].out = i == last ? out : output_spool();
+        pipeline_run(&pass[i]);
+        source_close(pass[i].in);
+        if (i == 0 && dedup) dedup_decide();
+        if (i == 1 && last == 2) sample_decide();
+        if (i < last) pass[i + 1].in = source_spool(pass[i].out);
     }
-    first.in = source_files(path, n);
-    second.out = output_open(common.out, common.zstd);
-    first.out = output_spool();
-    pipeline_run(&first);
-    source_close(first.in);
-    if (dedup) dedup_decide();
-    second.in = source_spool(first.out);
-    pipeline_run(&second);
-    output_commit(second.out);
-    source_close(second.in);
+    output_commit(out);
 
-    Pipeline total = { .n_stages = 1 + second.n_stages, .broken = first.broken };
-    total.broken_why = first.broken_why;
+    Pipeline total = { .broken = pass[0].broken, .broken_why = pass[0].broken_why };
     total.verbose = common.verbose;
-    total.seconds = first.seconds + second.seconds;
-    total.stats[0] = first.stats[0];
-    memcpy(total.stats + 1, second.stats, (size_t)second.n_stages * sizeof *second.stats);
+    add_stats(&total, &pass[0], 1);
+    add_stats(&total, &pass[1], pass[1].n_stages - (last == 2)); /* without the sizes */
+    add_stats(&total, &pass[2], pass[2].n_stages);
     if (common.stats) write_stats(&total, common.stats);
     pipeline_report(&total);
-    pipeline_free(&first);
-    pipeline_free(&second);
+    for (int i = 0; i < 3; i++) pipeline_free(&pass[i]);
     return 0;
 }

@@ -212,35 +212,11 @@ const Stage dedup_keep = { "dedup", "", "", NULL, NULL, keep_process, keep_in_or
 /* ------------------------------------------------------------------------------------------------
  * 4. The command */
 
-static bool regular(const char **path, int n) {
-    struct stat st;
-    for (int i = 0; i < n; i++)
-        if (!strcmp(path[i], "-") || stat(path[i], &st) || !S_ISREG(st.st_mode)) return false;
-    return n > 0;
-}
-
 static void two_passes(const char **path, int n) {
     Pipeline first = { .stage = { &dedup_exact_keys, &dedup_near_keys }, .what = "dedup: keys" };
     Pipeline second = { .stage = { &dedup_keep }, .n_stages = 1, .what = "dedup: keeping" };
-    bool again = regular(path, n);
     first.n_stages = dedup_options.near ? 2 : 1;
-    first.in = source_lines(path, n);
-    first.out = again ? NULL : output_spool();
-    first.verbose = common.verbose;
-    second.out = output_open(common.out, common.zstd);
-    pipeline_run(&first);
-    dedup_decide();
-    source_close(first.in);
-    second.in = again ? source_lines(path, n) : source_spool(first.out);
-    pipeline_run(&second);
-    output_commit(second.out);
-    second.broken = first.broken;
-    second.seconds += first.seconds;
-    if (common.stats) write_stats(&second, common.stats);
-    pipeline_report(&second);
-    source_close(second.in);
-    pipeline_free(&first);
-    pipeline_free(&second);
+    pipeline_twice(&first, dedup_decide, &second, path, n);
 }
 
 static void one_pass(const Stage *stage, const char **path, int n, bool documents) {

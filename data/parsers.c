@@ -11,7 +11,14 @@
 
 extern char **environ;
 
-enum { PYTHON, JAVASCRIPT, N_PARSERS, MOST_NUMBERS = 11, PATIENCE = 10 /* seconds */ };
+/* functions.py and answers.py, as numbers. */
+static const char functions_script[] = {
+#include "../build/data/functions.inc"
+    0
+};
+
+enum { PYTHON, JAVASCRIPT, FUNCTIONS, N_PARSERS, MOST_NUMBERS = 11, PATIENCE = 10 /* seconds */ };
+enum { MOST_ANSWER = 64 << 20 /* bytes */ };
 
 typedef struct {
     pid_t pid; /* 0: not started; -1: there is none */
@@ -21,6 +28,7 @@ typedef struct {
 struct Parsers {
     bool fix;
     Worker worker[N_PARSERS];
+    Buf answer;
     uint64_t failed;
 };
 
@@ -30,6 +38,7 @@ struct Parsers {
 static const char *const programs[N_PARSERS][6] = {
     { "python3", "-I", "-Wignore", "-c", python_script, NULL },
     { "node", "--expose-internals", "--stack-size=4000", "-e", javascript_script, NULL },
+    { "python3", "-I", "-Wignore", "-c", functions_script, NULL },
 };
 
 static void report_missing(const char *program) {
@@ -57,6 +66,7 @@ static bool start(Worker *w, const char *const *argv) {
     close(pair[1]);
     w->socket = pair[0];
     if (!bad) return true;
+    if (bad != ENOENT) die("%s: cannot be started: %s", argv[0], strerror(bad));
     close(pair[0]);
     w->pid = -1;
     report_missing(argv[0]);
@@ -97,40 +107,51 @@ static bool send_all(int fd, const char *s, size_t n, double until) {
     return true;
 }
 
-/* A line of numbers; returns how many, 0 for none in time. */
-static int receive(int fd, long long *number, double until) {
-    char line[512];
-    size_t n = 0;
-    int count = 0;
-    while (!n || line[n - 1] != '\n') {
-        if (n + 1 >= sizeof line || !wait_for(fd, POLLIN, until)) return 0;
-        ssize_t got = recv(fd, line + n, sizeof line - 1 - n, 0);
+/* A line, without its line feed; false for none in time. */
+static bool receive(int fd, Buf *line, double until) {
+    char block[1 << 14];
+    line->n = 0;
+    while (!line->n || line->data[line->n - 1] != '\n') {
+        if (line->n > MOST_ANSWER || !wait_for(fd, POLLIN, until)) return false;
+        ssize_t got = recv(fd, block, sizeof block, 0);
         if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return 0;
-        n += (size_t)got;
+        if (got <= 0) return false;
+        buf_add(line, block, (size_t)got);
     }
-    line[n] = 0;
-    for (char *p = line, *stop; count < MOST_NUMBERS; p = stop) {
-        long long v = strtoll(p, &stop, 10);
-        if (stop == p) break;
+    line->data[--line->n] = 0;
+    return true;
+}
+
+/* The answer to a text of a kind; false where there is none. */
+static bool ask_line(Parsers *p, int which, char kind, Str text, Buf *line) {
+    Worker *w = &p->worker[which];
+    char head[16];
+    double until = now_seconds() + PATIENCE;
+    if (text.n > 99999999 || w->pid < 0 || (!w->pid && !start(w, programs[which]))) return false;
+    snprintf(head, sizeof head, "%c%08zu\n", kind, text.n);
+    bool sent = send_all(w->socket, head, 10, until) && send_all(w->socket, text.s, text.n, until);
+    if (sent && receive(w->socket, line, until)) return true;
+    stop(w);
+    p->failed++;
+    return false;
+}
+
+/* The numbers of an answer; returns how many, 0 where there is none. */
+static int ask(Parsers *p, int which, char kind, Str text, long long *number) {
+    int count = 0;
+    if (!ask_line(p, which, kind, text, &p->answer)) return 0;
+    for (char *s = p->answer.data, *end; count < MOST_NUMBERS; s = end) {
+        long long v = strtoll(s, &end, 10);
+        if (end == s) break;
         number[count++] = v;
     }
     return count;
 }
 
-/* The answer to a text of a kind; 0 numbers where there is none. */
-static int ask(Parsers *p, int which, char kind, Str text, long long *number) {
-    Worker *w = &p->worker[which];
-    char head[16];
-    double until = now_seconds() + PATIENCE;
-    if (text.n > 99999999 || w->pid < 0 || (!w->pid && !start(w, programs[which]))) return 0;
-    snprintf(head, sizeof head, "%c%08zu\n", kind, text.n);
-    bool sent = send_all(w->socket, head, 10, until) && send_all(w->socket, text.s, text.n, until);
-    int n = sent ? receive(w->socket, number, until) : 0;
-    if (n) return n;
-    stop(w);
-    p->failed++;
-    return 0;
+bool parsers_python(Parsers *p, char kind, Str text, JsonDoc *answer) {
+    Error e;
+    return ask_line(p, FUNCTIONS, kind, text, &p->answer) &&
+           json_parse(answer, p->answer.data, p->answer.n, &e) && answer->node->type == J_OBJECT;
 }
 
 Parsers *parsers_open(bool fix) {
@@ -142,6 +163,7 @@ Parsers *parsers_open(bool fix) {
 void parsers_close(Parsers *p) {
     if (!p) return;
     for (int i = 0; i < N_PARSERS; i++) stop(&p->worker[i]);
+    buf_free(&p->answer);
     free(p);
 }
 

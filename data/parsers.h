@@ -7,6 +7,7 @@
 #ifndef OC_PARSERS_H
 #define OC_PARSERS_H
 
+#include "../json.h" /* JsonDoc */
 #include "rules.h"
 
 typedef struct Parsers Parsers;
@@ -16,6 +17,9 @@ void parsers_close(Parsers *p);
 bool parsers_want(const RuleFile *f);
 /* Adds the signals that come from a parser; r has just computed the others of this file. */
 void parser_signals(Parsers *p, Rules *r, Signals *out);
+/* functions.py's answer to a text: what kinds there are and what they give is said there. False
+ * where there is no answer, which lives in `answer`. */
+bool parsers_python(Parsers *p, char kind, Str text, JsonDoc *answer);
 /* How many files a parser gave up on. */
 uint64_t parsers_failed(const Parsers *p);
 

@@ -37,9 +37,18 @@ static bool begins(const char *p, const char *end, const char *word) { /* in any
 }
 
 static bool begins_with_any(const char *p, const char *end, const char *const *words) {
-    for (; *words; words++)
-        if (begins(p, end, *words)) return true;
+    for (; *words; words++) /* | 32: equal where the letters are, whatever their case */
+        if ((*p | 32) == (**words | 32) && begins(p, end, *words)) return true;
     return false;
+}
+
+/* By the first letter of words, in any case, up to three letters that follow it. Most places of a
+ * text are none where one of the words begins, and this says so at once. */
+typedef char Pairs[128][4];
+static bool may_begin(const Pairs pairs, const char *p, const char *end) {
+    const char *second = pairs[(*p | 32) & 127];
+    int c = p + 1 < end ? p[1] | 32 : -1;
+    return c == second[0] || c == second[1] || c == second[2];
 }
 
 static bool ends_with(const char *p, const char *end, const char *word) {
@@ -172,10 +181,15 @@ static bool scan_token(Hit *h, const char *p) {
         { "hf_", 30, 40 },    { "pypi-", 50, 220 },      { "dop_v1_", 64, 64 },
         { "ya29.", 30, 220 }, { "eyJ", 40, 2000 },
     };
+    static const Pairs pairs = {
+        ['a'] = "ksi", ['d'] = "o", ['e'] = "y",  ['g'] = "hil", ['h'] = "f", ['n'] = "p",
+        ['p'] = "y",   ['r'] = "k", ['s'] = "kg", ['x'] = "o",   ['y'] = "a"
+    };
+    if (!may_begin(pairs, p, h->end)) return false;
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (*p != *forms[i].prefix) continue;
         size_t n = strlen(forms[i].prefix);
-        if (*p != *forms[i].prefix || (size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n))
-            continue;
+        if ((size_t)(h->end - p) < n || memcmp(p, forms[i].prefix, n)) continue;
         if (*p == 'e' && p < h->no_jwt) continue;
         const char *q = p + n, *stop = q + forms[i].most;
         int dots = 0, digits = 0;
@@ -238,12 +252,13 @@ static int secret_name(const char *p, const char *end) {
         "access_token",   "accesstoken", "private_key", "privatekey", "client_id_secret",
         "encryption_key", NULL
     };
+    static const Pairs pairs = {
+        ['a'] = "pcu", ['c'] = "l", ['e'] = "n", ['p'] = "awr", ['s'] = "e"
+    };
     for (const char *q = p; q < end; q++) {
-        int c = *q | 32;
-        if (c == 'p' && begins_with_any(q, end, passwords)) return PII_PASSWORD;
-        if ((c == 'a' || c == 's' || c == 'p' || c == 'c' || c == 'e') &&
-            begins_with_any(q, end, keys))
-            return PII_KEY;
+        if (!may_begin(pairs, q, end)) continue;
+        if (begins_with_any(q, end, passwords)) return PII_PASSWORD;
+        if (begins_with_any(q, end, keys)) return PII_KEY;
     }
     return -1;
 }

@@ -292,3 +292,35 @@ void pipeline_free(Pipeline *p) {
     }
     counts_free(&p->broken_why);
 }
+
+/* ------------------------------------------------------------------------------------------------
+ * 5. Two passes */
+
+static bool readable_twice(const char **path, int n) {
+    struct stat st;
+    for (int i = 0; i < n; i++)
+        if (!strcmp(path[i], "-") || stat(path[i], &st) || !S_ISREG(st.st_mode)) return false;
+    return n > 0;
+}
+
+void pipeline_twice(Pipeline *first, void (*decide)(void), Pipeline *second, const char **path,
+                    int n) {
+    bool again = readable_twice(path, n);
+    first->in = source_lines(path, n);
+    first->out = again ? NULL : output_spool();
+    first->verbose = common.verbose;
+    second->out = output_open(common.out, common.zstd);
+    pipeline_run(first);
+    decide();
+    source_close(first->in);
+    second->in = again ? source_lines(path, n) : source_spool(first->out);
+    pipeline_run(second);
+    output_commit(second->out);
+    second->broken = first->broken;
+    second->seconds += first->seconds;
+    if (common.stats) write_stats(second, common.stats);
+    pipeline_report(second);
+    source_close(second->in);
+    pipeline_free(first);
+    pipeline_free(second);
+}

@@ -9,9 +9,12 @@
  * how to write one; the table below is where it is entered), or a function of its own.
  * Build: make refine. Test: tests/test_refine.py. */
 
-#include "dedup.h"  /* run_dedup */
-#include "recall.h" /* run_recall */
+#include "dedup.h"    /* run_dedup */
+#include "instruct.h" /* run_instruct, run_synth */
+#include "mix.h"      /* run_mix */
+#include "recall.h"   /* run_recall */
 #include "refine.h"
+#include "sample.h" /* run_budgets */
 #ifdef __GLIBC__
 #include <malloc.h> /* mallopt */
 #endif
@@ -65,7 +68,10 @@ static const Command commands[] = {
     { "transform", NULL, &transform_stage, NULL },
     { "filter", NULL, &filter_stage, NULL },
     { "sample", NULL, &sample_stage, NULL },
+    { "anneal", NULL, &anneal_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
+    { "instruct", "instructions and answers from docstrings or conversations", NULL, run_instruct },
+    { "synth", "a model writes training data; what passes its own tests stays", NULL, run_synth },
     { "recall", "pages about code from a web crawl", NULL, run_recall },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
@@ -117,6 +123,12 @@ static void run_each(const Stage *stage, const char **path, int n, const char *d
     }
 }
 
+/* Where options ask for what takes more than one pass, it is done here; false: they do not. */
+static bool run_passes(const Stage *stage, const char **path, int n) {
+    return (stage == &sample_stage && run_budgets(path, n)) ||
+           (stage == &anneal_stage && run_mix(path, n));
+}
+
 static int run_command(const Stage *stage, int argc, char **argv) {
     Buf usage = { NULL, 0, 0 };
     const char *path[MOST_PATHS];
@@ -124,6 +136,10 @@ static int run_command(const Stage *stage, int argc, char **argv) {
                stage == &read_stage ? "INPUT..." : "[FILE.jsonl[.zst]...]", stage->help,
                stage->about);
     int n = refine_options(argc, argv, stage->options, usage.data, path, MOST_PATHS);
+    if (run_passes(stage, path, n)) {
+        buf_free(&usage);
+        return 0;
+    }
     if (is_directory(common.out))
         run_each(stage, path, n, common.out);
     else if (common.resume)

@@ -116,7 +116,7 @@ typedef struct {
     void (*close)(void *state, Buf *stats);
 } Stage;
 
-extern const Stage sample_stage, decontaminate_stage, filter_stage, transform_stage;
+extern const Stage sample_stage, decontaminate_stage, filter_stage, transform_stage, anneal_stage;
 /* The stage of that name in the table of refine.c, or NULL. */
 const Stage *find_stage(const char *name);
 
@@ -209,6 +209,11 @@ void pipeline_run(Pipeline *p);
 void pipeline_stats(const Pipeline *p, Buf *json); /* an array of one object for each stage */
 void pipeline_report(const Pipeline *p);           /* the funnel as a table on stderr */
 void pipeline_free(Pipeline *p);
+/* For a stage that must know all documents before it can drop the first: runs `first` over all of
+ * them, then decide(), then `second` over them again. Its files are read twice; what cannot be
+ * waits on disk, in $TMPDIR. */
+void pipeline_twice(Pipeline *first, void (*decide)(void), Pipeline *second, const char **path,
+                    int n);
 
 /* Options that all commands have. */
 typedef struct {

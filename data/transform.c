@@ -4,7 +4,7 @@
  *
  * What to know first: this comes before the filter, so that a file that was nothing but a license
  * is dropped there (arXiv 2411.04905, section 2.1.1). notice.h and pii.h do the work. Statistics
- * count what was found. Test: tests/test_transform.py. */
+ * count the files that held some of it. Test: tests/test_transform.py. */
 
 #include "notice.h"
 #include "pii.h"
@@ -43,7 +43,7 @@ static bool transform_process(void *state, int thread, Document *d) {
     if (!keep_pii && pii_replace(d->content, &t->replaced, count)) {
         document_content(d, &t->replaced);
         for (int i = 0; i < N_PII; i++)
-            for (size_t k = 0; k < count[i]; k++) document_count(d, pii_what[i]);
+            if (count[i]) document_count(d, pii_what[i]);
     }
     return true;
 }

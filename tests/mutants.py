@@ -4,14 +4,14 @@
 Copies the tree to build/mutants, makes one wrong edit after the other there, builds, and runs the
 tests that should notice. Prints one line per mutant; a mutant that no test notices is a failure,
 and so is an edit that no longer applies or compiles. Arguments choose mutants by part of their
-name. About ten seconds each."""
+name; --check only looks whether their edits still apply, in a second. About ten seconds each."""
 
 import os
 import shutil
 import subprocess
 import sys
 
-from check import ROOT, check, end, skip
+from check import ROOT, check, check_equal, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 
@@ -355,8 +355,8 @@ MUTANTS = [
     ("train: norms' gradients are overwritten", "train.c", "dw[i] += dy_t[i] * x_t[i] * r[t];",
      "dw[i] = dy_t[i] * x_t[i] * r[t];", "test_ops"),
     ("train: rope's gradient turns forward", "train.c",
-     "rope(t->dk, t->cosine, t->sine, t->pos, n, K, D, -1);",
-     "rope(t->dk, t->cosine, t->sine, t->pos, n, K, D, 1);", "test_train"),
+     "rope(t->dk, t->cosine, t->sine, t->batch.pos, n, K, D, -1);",
+     "rope(t->dk, t->cosine, t->sine, t->batch.pos, n, K, D, 1);", "test_train"),
     ("train: silu's slope without its second part", "train.c",
      "gate[i] = d * u * s * (1 + g * (1 - s));", "gate[i] = d * u * s;", "test_ops"),
     ("train: the loss of marked targets counts", "train.c",
@@ -397,12 +397,12 @@ MUTANTS = [
     ("train: LoRA's part of dx is left out", "train.c",
      "strided(l->a, (size_t)in), n, in, rank,\n         GEMM_ADD);",
      "strided(l->a, (size_t)in), 0, in, rank,\n         GEMM_ADD);", "test_ops"),
-    ("train: two tokens at every position", "train.c", "t->pos[i] = u - first;",
-     "t->pos[i] = (u - first) / 2;", "test_agree"),
-    ("train: STARTS is ignored", "train.c", "if (at[0] & STARTS) first = u;", ";", "test_agree"),
-    ("train: STARTS one token late", "train.c", "if (at[0] & STARTS) first = u;",
-     "if (u && at[-1] & STARTS) first = u;", "test_agree"),
-    ("train: theta is ignored", "train.c", "pow((double)t->model.config.rope_theta, exponent)",
+    ("train: two tokens at every position", "batch.h",
+     "to->pos[i] = t - first;", "to->pos[i] = (t - first) / 2;", "test_agree"),
+    ("train: STARTS is ignored", "batch.h", "if (at[0] & STARTS) first = t;", ";", "test_agree"),
+    ("train: STARTS one token late", "batch.h", "if (at[0] & STARTS) first = t;",
+     "if (t && at[-1] & STARTS) first = t;", "test_agree"),
+    ("train: theta is ignored", "batch.h", "pow((double)c->rope_theta, exponent)",
      "pow(10000.0, exponent)", "test_agree"),
     ("train: a tied head gives no gradient", "train.c",
      "t->d_head = param_in(t, t->grads, t->head->name, \"\");",
@@ -545,6 +545,15 @@ MUTANTS = [
      "    size_t first = 0 * k->share, mine", "test_traincuda"),
     ("traincuda: only the last micro-batch is shared", "traincuda.cu", "    t->shared = t->last;",
      "    t->shared = true;", "test_traincuda"),
+    ("traincuda: gradients travel before they are there", "traincuda.cu",
+     "    group_after(&t->group, t->queue.stream);\n    group_scatter", "    group_scatter",
+     "test_traincuda"),
+    ("traincuda: weights are used before they have come", "traincuda.cu",
+     "        await_weights(t, i + 1);\n", "", "test_traincuda"),
+    ("traincuda: the head does not wait for its weights", "traincuda.cu",
+     "    await_weights(t, L + 1);\n", "", "test_traincuda"),
+    ("traincuda: texts are written with old weights", "traincuda.cu",
+     "    for (int b = 0; b < t->n_buckets; b++) await_weights(t, b);\n", "", "test_traincuda"),
     ("traincuda: an old meeting is believed", "ranks.h", " || number[mpi_rank] != own)", ")",
      "test_traincuda"),
     ("cuda: more rows are called equal than are", "runcuda.cu", "e->few > 1 ? e->few : 1", "FEW",
@@ -575,7 +584,7 @@ MUTANTS = [
     ("evaluate: a constant interval", "eval/score.c", "p->low = mean[RESAMPLINGS / 40];",
      "p->low = p->value;", "test_evaluate"),
     ("evaluate: HumanEval without the prompt's helpers", "eval/grade.c",
-     "add_str(setup, k->prompt);", "(void)k->prompt;", "test_evaluate"),
+     "buf_add_str(setup, k->prompt);", "(void)k->prompt;", "test_evaluate"),
     ("evaluate: outputs are compared to the shorter end", "eval/grade.c",
      "            return false;\n    return got.n == want.n;",
      "            return false;\n    return got.n == want.n || !got.n;", "test_evaluate"),
@@ -598,9 +607,9 @@ MUTANTS = [
     ("evaluate: half a line is appended to", "eval/store.c",
      "while (whole && text.data[whole - 1] != '\\n') whole--;", "(void)0;", "test_evaluate"),
     ("evaluate: the first block of a chat", "eval/postprocess.c",
-     "if (mentions(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
+     "if (holds(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
     ("evaluate: examples of MBPP as they are", "eval/prompts.c",
-     "    add_refined(out, task->solution);", "    add_str(out, task->solution);", "test_evaluate"),
+     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);", "test_evaluate"),
 ]
 
 
@@ -620,7 +629,7 @@ def build(tests):
 
 def run_tests(tests):
     """None when all pass, else the first complaint."""
-    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "120", *tests],
+    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "600", *tests],
                           cwd=TREE, stdout=subprocess.PIPE, text=True, errors="replace")
     bad = [line.strip() for line in done.stdout.splitlines() if line.startswith("  FAIL")]
     return (bad[0] if bad else done.stdout.strip()) if done.returncode else None
@@ -646,8 +655,21 @@ def try_mutant(name, file, old, new, tests):
         source.write(text)
 
 
+def check_applies(mutants):
+    for name, file, old, _, _ in mutants:
+        with open(os.path.join(ROOT, file), encoding="utf-8") as source:
+            check_equal(f"{name}: places in {file}", source.read().count(old), 1)
+
+
 def main():
-    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m[0] for w in sys.argv[1:])]
+    words = [w for w in sys.argv[1:] if not w.startswith("-")]
+    options = [w for w in sys.argv[1:] if w.startswith("-")]
+    if options not in ([], ["--check"]):
+        sys.exit(__doc__)
+    chosen = [m for m in MUTANTS if not words or any(w in m[0] for w in words)]
+    if options:
+        check_applies(chosen)
+        end()
     if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
         chosen = [m for m in chosen if m[4] != "test_neon"]
         skip("the mutants for ARM", "a cross compiler or qemu is missing")

@@ -427,7 +427,7 @@ static void test_attention(int B, int T, int H, int K, int D, int document) {
             if (document && (t + b) % document == 0) from = t;
             first[i] = from;
         }
-    Trainer t = { .n_threads = thread_count(), .first = first, .dattn = dout.f };
+    Trainer t = { .n_threads = thread_count(), .batch = { .first = first }, .dattn = dout.f };
     t.model.config = (Config){ .n_heads = H, .n_kv_heads = K, .head_dim = D };
     t.opt.seq_len = T + 1; /* room for more */
     t.dq = dq.f;

@@ -4,6 +4,7 @@ and then the command line ./traincuda-emu: the same run as ./train, checkpoints 
 either, several processes that train together, and one clear line for what cannot be. All of it on
 the CPU, through cuda/emu.h; NCCL through cuda/emu_nccl.h."""
 
+import glob
 import os
 import random
 import shutil
@@ -25,6 +26,7 @@ MODEL = ["-z", "model.gguf", "--dim", 32, "--heads", 2, "--kv-heads", 1, "--head
          "--hidden", 40, "--layers", 2, "--ctx", 64]
 RUN = ["pretrain", "text.tok", *MODEL, "--seq-len", 16, "-b", 6, "-m", 2, "--steps", 4, "--lr",
        0.003, "--save-every", 2, "--keep", 9, "--val-fraction", 0, "--warmup", 0, "-j", 1]
+TEXT = ["--sample-every", 2, "-i", "abc"]
 
 
 def begin(name, *words, env=None):
@@ -46,10 +48,19 @@ def train(name, *words, code=0, env=None):
     return finish(begin(name, *words, env=env), code)
 
 
-def ranks(n, *words, code=0):
+def ranks(n, *words, env=None):
     """n processes that train together; what each of them said."""
-    children = [begin(EMU, *words, env={"RANK": str(r), "WORLD_SIZE": str(n)}) for r in range(n)]
-    return [finish(child, code) for child in children]
+    children = [begin(EMU, *words, env={"RANK": str(r), "WORLD_SIZE": str(n), **(env or {})})
+                for r in range(n)]
+    return [finish(child) for child in children]
+
+
+def plan(name, *words, env=None):
+    """What --plan prints, and the sums in it."""
+    child = begin(name, *words, "--plan", env=env)
+    text = child.communicate(timeout=100)[0].decode()
+    check_equal(f"{' '.join(map(str, words))} --plan: exit code", child.returncode, 0)
+    return text, [float(line.split()[-1]) for line in text.splitlines() if " in all " in line]
 
 
 def record(name):
@@ -65,6 +76,11 @@ def close(title, got, want, tolerance):
     worst = max((abs(x / y - 1) for g, w in zip(a, b) for x, y in zip(g, w)), default=1)
     check(f"{title} ({worst:.1e})", len(a) == len(b) and worst <= tolerance,
           f"{short(a)} {short(b)}")
+
+
+def samples(said):
+    """The first line of every text that was written on the way."""
+    return [part.split("\n")[1] for part in said.split("--- sample after")[1:]]
 
 
 def tensors(name):
@@ -98,9 +114,10 @@ def make_data():
 
 def test_one():
     train(CPU, *RUN, "-o", "cpu")
-    err = train(EMU, *RUN, "-o", "gpu")
+    err = train(EMU, *RUN, *TEXT, "-o", "gpu")
     close("float32: the run of ./train", "gpu", "cpu", 1e-4)
     check("memory is told", "weights" in err and "recompute level 0" in err, short(err))
+    texts = samples(err)
     train(EMU, *RUN, "--bf16", "--bf16-moments", "-o", "half")
     close("bf16: nearly the run of ./train", "half", "cpu", 0.02)
     train(EMU, *RUN, "--bf16", "--bf16-moments", "--recompute-level", 2, "-o", "level")
@@ -113,11 +130,16 @@ def test_one():
     train(EMU, *RUN, "--bf16", "--bf16-moments", "--resume", "-o", "on")
     check("bf16: resumed, the same bits", tensors("on.ckpt-000004") == tensors("half.ckpt-000004"),
           "they differ")
+    return texts
 
 
-def test_ranks():
-    ranks(2, *RUN, "-o", "two")
+def test_ranks(texts):
+    said = ranks(2, *RUN, *TEXT, "-o", "two")
     close("two ranks: the run of one", "two", "gpu", 1e-5)
+    check_equal("and its texts", samples(said[0]), texts)
+    check("which are two", len(texts) == 2 and all(texts), texts)
+    ranks(2, *RUN, "-o", "ahead", env={"OC_EMU_ORDER": "1"})
+    close("the same where streams run ahead", "ahead", "two", 1e-6)
     left = [name for name in os.listdir(HOME) if ".rank" in name]
     check_equal("nothing of the meeting is left", left, [])
     for n in 1, 3:
@@ -143,6 +165,52 @@ def test_ranks():
         finish(child, 130)
     check("a signal to one rank ends both, with a checkpoint",
           any(name.startswith("stop.ckpt-") for name in os.listdir(HOME)), os.listdir(HOME))
+
+
+def test_mpi():
+    """mpirun brings the ranks together; NCCL adds up as without it."""
+    build, binary = os.path.dirname(TESTS), os.path.join(HOME, "traincuda_mpi")
+    if "asan" in TESTS or not shutil.which("mpicc") or not shutil.which("mpirun"):
+        return skip("MPI", "no mpicc and mpirun here, or the sanitizers are in the way")
+    if b"Open MPI" not in subprocess.run(["mpirun", "--version"], capture_output=True).stdout:
+        return skip("MPI", "mpirun is not that of Open MPI")
+    with open(os.path.join(build, "flags"), encoding="utf-8") as file:
+        compiler, *flags = file.read().split()
+    done = subprocess.run(
+        ["mpicc", *flags, "-O0", "-DOC_MPI", "-DOC_CUDA", "-o", binary,
+         os.path.join(ROOT, "train.c"), os.path.join(build, "emu/traincuda.o"),
+         *(os.path.join(build, f"lib/{name}.o")
+           for name in ("run", "attention", "quants", "matmul", "gemm", "tokenizer")),
+         *glob.glob(os.path.join(build, "lib/cpu/*.o")), "-lstdc++", "-lm"],
+        env={**os.environ, **({} if compiler == "mpicc" else {"OMPI_CC": compiler})},
+        capture_output=True, text=True, timeout=100)
+    if not check("builds with mpicc", done.returncode == 0, done.stderr[-500:]):
+        return None
+    done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", binary,
+                           *map(str, RUN), "-o", "mpi"], cwd=HOME, capture_output=True, timeout=60)
+    check("two ranks of mpirun end well", done.returncode == 0, done.stderr[-500:])
+    return close("and are two ranks without it", "mpi", "two", 0)
+
+
+def test_plan():
+    text, need = plan(EMU, "pretrain", "--shape", "8b", "--bf16", "--bf16-gradients", "-m", 1)
+    check("--plan: the 8B fits 141 GB from recompute level 1 on",
+          len(need) == 4 and need[0] > 145 and 134 < need[1] < 139 and need[2] < 124 and
+          need[3] < 116, text)
+    half = plan(EMU, "pretrain", "--shape", "8b", "--bf16", "--bf16-gradients", "-m", 1,
+                env={"WORLD_SIZE": "2"})[1]
+    check("two GPUs share the optimizer's state", 38 < need[1] - half[1] < 39.5, half)
+    told = train(EMU, *RUN, "--bf16", "-o", "planned")
+    need = plan(EMU, *RUN, "--bf16")[1]
+    check("a run needs what was planned", f": {need[0]:.4g} GB of" in told, f"{need} {told}")
+    text, need = plan(CPU, "pretrain", "--shape", "1.5b")
+    check("the same on a CPU, 16 bytes a parameter", " 30.49 GB" in text and need[1] < need[0],
+          text)
+    refused("--plan: an odd width", ["pretrain", "--shape", "1.5b", "--dim", 36, "--plan"], "36",
+            "multiples of 8", code=1)
+    refused("--plan without a shape", ["pretrain", "--plan"], "--tokenizer")
+    refused("--plan: too long", ["pretrain", "--shape", "1.5b", "-t", 5000, "--plan"],
+            "--seq-len", "4096")
 
 
 def test_refusals():
@@ -179,7 +247,8 @@ shutil.rmtree(HOME, ignore_errors=True)
 os.makedirs(HOME)
 relay("trainer", start(os.path.join(TESTS, "test_traincuda"), timeout=1000))
 make_data()
-test_one()
-test_ranks()
+test_ranks(test_one())
+test_mpi()
+test_plan()
 test_refusals()
 end()
