@@ -84,7 +84,8 @@ def main():
             for last in (1, 2, 3):
                 line += "  {:7.4f} {:7.4f}".format(*crawl.quality(
                     {d["url"] for d in found if d["iteration"] <= last}, pages))
-            print(line + f" {processor_seconds() - before:7.1f} {done.memory / 1e6:7.0f}", flush=True)
+            line += f" {processor_seconds() - before:7.1f} {done.memory / 1e6:7.0f}"
+            print(line, flush=True)
             if more == []:
                 table = re.sub(r"\r.*\x1b\[K", "", done.stderr)
     print("\nits table of iterations:\n" + table, end="")
