@@ -33,9 +33,9 @@ def judge(stage, cases, command, data):
     for case in cases:
         groups.setdefault(case[2], []).append(case)
     for options, group in groups.items():
-        path = os.path.join(fresh("cases"), "c.jsonl")
+        path = os.path.join(fresh("instruct-cases"), "c.jsonl")
         write_file(path, "".join(data(i, case[1]) + "\n" for i, case in enumerate(group)))
-        out = os.path.join(PLACE, "kept.jsonl")
+        out = os.path.join(os.path.dirname(path), "kept.jsonl")
         stages, _ = stats_of("instruct", *command, path, *options, "-o", out, "--rows", 256)
         with open(out) as file:
             kept = {group[int(re.sub(r"\D", "", d.get("path") or d["id"]))][0]
