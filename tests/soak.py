@@ -153,8 +153,8 @@ def train(updates):
             break
         resumed += 1
     with open(place("whole"), "rb") as one, open(place("parts"), "rb") as other:
-        check(f"{updates} updates in {resumed} parts: the same model", one.read() == other.read() and
-              done.returncode == 0, short(said[-300:]))
+        check(f"{updates} updates in {resumed} parts: the same model", done.returncode == 0 and
+              one.read() == other.read(), short(said[-300:]))
 
 
 def main():
