@@ -77,9 +77,10 @@ endif
 include cuda.mk
 include eval.mk
 include refine.mk
+include fuzz.mk
 include cookbook.mk
 TESTED := all emu refine build/plot build/sandbox build/torture.so \
-          $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+          $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) $(FUZZ_TARGETS:%=build/replay/%) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -160,7 +161,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
-	    cookbook/*.c tests/*.[ch] bench/*.c
+	    cookbook/*.c tests/*.[ch] tests/fuzz/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler

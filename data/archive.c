@@ -29,12 +29,25 @@ struct Archive {
     bool failed, begun;
 };
 
+/* The formats whose names archive_stem knows, and no others: all that libarchive has would include
+ * some (lrzip, lzop) for which it starts a program of that name, whatever the archive is called. */
+static bool choose_formats(struct archive *a) {
+    int (*const choose[])(struct archive *) = {
+        archive_read_support_filter_gzip,     archive_read_support_filter_bzip2,
+        archive_read_support_filter_xz,       archive_read_support_filter_zstd,
+        archive_read_support_filter_compress, archive_read_support_format_tar,
+        archive_read_support_format_zip,
+    };
+    for (size_t i = 0; i < sizeof choose / sizeof *choose; i++)
+        if (choose[i](a) < ARCHIVE_WARN) return false;
+    return true;
+}
+
 Archive *archive_open(const char *path) {
     Archive *a = xcalloc(1, sizeof *a, "archive");
     a->a = archive_read_new();
     a->path = path;
-    if (!a->a || archive_read_support_filter_all(a->a) < ARCHIVE_WARN ||
-        archive_read_support_format_tar(a->a) || archive_read_support_format_zip(a->a))
+    if (!a->a || !choose_formats(a->a))
         die("%s: libarchive: %s", path, a->a ? archive_error_string(a->a) : "out of memory");
     a->failed = archive_read_open_filename(a->a, path, 1 << 20) != ARCHIVE_OK;
     return a;

@@ -6,9 +6,11 @@
  *     tasks.c        TASKS.jsonl -> Task                     prompts.c   Task -> prompt, stops
  *     generate.c     prompts -> text, by the engine          postprocess.c   text -> program
  *     grade.c        program -> Outcome, in sandbox.c        languages.c   how it is built and run
- *     score.c        outcomes -> pass@k                      report.c    files, table, bars
- *     evaluate.c     the command line, and what was done before
+ *     score.c        outcomes -> pass@k                      report.c    lines, table, bars
+ *     store.c        answers and outcomes on disk            evaluate.c  the command line
  *
+ * unpack.c reads LiveCodeBench's packed tests, java.c has what only Java needs, and sandbox.h says
+ * which files are the sandbox.
  * Test: tests/test_evaluate.py. */
 #ifndef OC_EVAL_H
 #define OC_EVAL_H
@@ -16,6 +18,33 @@
 #include "../export/export.h" /* Arena; and opencoder.h: Model, EngineBackend */
 #include "../json.h"          /* Json, JsonDoc, json_put_* */
 #include "sandbox.h"          /* SANDBOX_*, sandbox_run, python_check */
+
+/* ------------------------------------------------------------------------------------------------
+ * Texts */
+
+OC_API void buf_add_str(Buf *b, Str s) { buf_add(b, s.s, s.n); }
+
+/* Is `part` in the text? An empty one is not. */
+OC_API bool holds(Str text, Str part) {
+    return part.n && text.n && memmem(text.s, text.n, part.s, part.n);
+}
+
+OC_API Str strip(Str s) { /* without white space at both ends */
+    while (s.n && isspace((unsigned char)s.s[0])) s.s++, s.n--;
+    while (s.n && isspace((unsigned char)s.s[s.n - 1])) s.n--;
+    return s;
+}
+
+/* Takes the first line, and its line feed, off a text; returns it without the line feed. */
+OC_API Str take_line(Str *rest) {
+    const char *end = rest->n ? memchr(rest->s, '\n', rest->n) : NULL;
+    Str line = { rest->s, end ? (size_t)(end - rest->s) : rest->n };
+    size_t skip = line.n + (end != NULL);
+    rest->s += skip, rest->n -= skip;
+    return line;
+}
+
+int double_cmp(const void *a, const void *b); /* score.c: for qsort */
 
 /* ------------------------------------------------------------------------------------------------
  * languages.c */
@@ -80,12 +109,13 @@ typedef struct {
  * of MBPP. language: of tasks that do not name one, NULL for Python. */
 void tasks_open(Tasks *t, const char *path, bool base, const Language *language);
 void tasks_close(Tasks *t);
-/* unpack.c: the text in LiveCodeBench's packed private tests. */
-bool unpack_tests(Buf *out, Str packed, Error *e);
 /* The task of that name; a bare number, or one behind another prefix, is a task's number. */
 const Task *tasks_find(const Tasks *t, Str id);
 /* Leaves only tasks whose number is in "A-B", or that are among the first N: "N". */
 void tasks_select(Tasks *t, const char *range);
+OC_API bool is_python(const Task *task) { return !strcmp(task->language->name, "python"); }
+/* unpack.c: the text in LiveCodeBench's packed private tests, appended to out. */
+bool unpack_tests(Buf *out, Str packed, Error *e);
 
 /* ------------------------------------------------------------------------------------------------
  * prompts.c */
@@ -102,8 +132,8 @@ void prompt_text(const Tasks *t, const Task *task, const PromptOptions *o, Buf *
 /* The texts at which an answer ends; returns how many. */
 enum { MAX_STOPS = 64 };
 int prompt_stops(const Task *task, const PromptOptions *o, Str stop[MAX_STOPS]);
-/* What stands between the prompt and the model's text in the answer, and what all of it is: with
- * tabs as four spaces, line feeds only, no space around, one line feed at the end. */
+/* OpenCodeEval's refine_text, through which prompts and answers go: a tab becomes four spaces, CR
+ * and CR LF become a line feed, white space at both ends goes, and one line feed ends the text. */
 void refine_text(Buf *text);
 
 /* ------------------------------------------------------------------------------------------------
@@ -174,20 +204,20 @@ size_t results_resume(Completions *all, const Tasks *t, const char *path,
 /* ------------------------------------------------------------------------------------------------
  * languages.c again: programs */
 
-/* Builds `source` and, where that goes well, runs it once for each input, until done() says false.
- * A build that fails is the only thing reported then, with built = false. */
 typedef struct {
-    Str source;
+    Str source;       /* all of the program */
     const Str *input; /* [n]; n = 0: one run with nothing on stdin */
     int n;
     double seconds;
     uint64_t memory;
 } ProgramJob;
+/* Builds the source and, where that goes well, runs it once for each input, until done() says
+ * false. Of a build that fails, done() hears once, with built = false. */
 void language_run(const Language *l, const ProgramJob *job,
                   bool (*done)(void *arg, int i, bool built, const SandboxResult *r), void *arg);
-/* java.c: see there. */
-void java_main(const Buf *source, char name[128]);
-void java_add_tuples(Buf *source);
+/* java.c */
+void java_main(const Buf *source, char name[128]); /* the name of the class to start */
+void java_add_tuples(Buf *source); /* the org.javatuples that it imports are put into it */
 /* Tries out the languages of these answers (NULL: all there are), for language_here. */
 void languages_try(const Completions *wanted);
 /* The line for the same language that works here, or NULL and why. */

@@ -17,7 +17,7 @@
 
 static struct {
     const char *path[2], *completions, *out, *tasks, *language, *postprocess, *k, *cpu;
-    bool canonical, generate_only, prompts, restart, base_tests, languages, quiet;
+    bool canonical, generate_only, show_prompts, restart, base_tests, languages, quiet;
     int64_t threads, failures;
     GenerateOptions generate;
     PromptOptions prompt;
@@ -29,6 +29,7 @@ static struct {
 
 static Tasks tasks;
 static Completions all; /* in the order of tasks and samples */
+static int how;         /* POST_*: how an answer becomes a program */
 static Journal answers = { NULL, -1 }, results = { NULL, -1 };
 
 /* DIR/name; lives to the end of the program. */
@@ -79,8 +80,6 @@ static void mark_runs(void) {
     }
     buf_free(&text);
 }
-
-static int how; /* POST_* */
 
 /* An answer is there: a line of the journal. */
 static void answer_done(Completion *c) {
@@ -143,11 +142,11 @@ static void show_progress(const char *what, size_t done, size_t n) {
 
 static void make_programs(void) {
     size_t done = 0;
-    bool given = opt.postprocess != NULL;
+    bool asked = opt.postprocess != NULL; /* else programs that came with their answers stay */
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < all.n; i++) {
         Completion *c = &all.c[i];
-        if (!c->program.data || (given && c->text.n)) postprocess(c, how, &opt.prompt);
+        if (!c->program.data || (asked && c->text.n)) postprocess(c, how, &opt.prompt);
 #pragma omp critical
         show_progress("finding programs", ++done, all.n);
     }
@@ -312,7 +311,9 @@ static void print_prompts(void) {
         json_open(&line, '[');
         for (int n = prompt_stops(k, &opt.prompt, stop), s = 0; s < n; s++)
             json_put_str(&line, stop[s]);
-        buf_add(&line, "]}\n", 3);
+        json_close(&line, ']');
+        json_close(&line, '}');
+        buf_add(&line, "\n", 1);
         fwrite(line.data, 1, line.n, stdout);
     }
     buf_free(&line);
@@ -343,7 +344,7 @@ static const Option options[] = {
       "write the answers (to DIR, or stdout) and run nothing" },
     { 0, "restart", NULL, NULL, OPT_FLAG, &opt.restart, 0, 0,
       "throw away the answers that DIR has" },
-    { 0, "show-prompts", NULL, NULL, OPT_FLAG, &opt.prompts, 0, 0,
+    { 0, "show-prompts", NULL, NULL, OPT_FLAG, &opt.show_prompts, 0, 0,
       "print what a model would be asked, as JSON Lines, and end" },
     { 0, "tasks", NULL, "RANGE", OPT_TEXT, &opt.tasks, 0, 0,
       "N: the first N; A-B: those with these numbers" },
@@ -354,10 +355,10 @@ static const Option options[] = {
     { 0, "base-tests", NULL, NULL, OPT_FLAG, &opt.base_tests, 0, 0,
       "MBPP+ with the few tests of MBPP" },
     { 0, "opencodeeval", NULL, NULL, OPT_FLAG, &opt.prompt.compat, 0, 0,
-      "its errors too; see eval/prompts.c" },
+      "what OpenCodeEval does by accident, too; see eval/prompts.c" },
     { 0, "prompt-prefix", NULL, "TEXT", OPT_TEXT, &opt.prompt.prefix, 0, 0,
-      "of a chat's question, instead of the usual sentence" },
-    { 0, "prompt-suffix", NULL, "TEXT", OPT_TEXT, &opt.prompt.suffix, 0, 0, "and behind it" },
+      "what a chat's question begins with, instead of the usual sentence" },
+    { 0, "prompt-suffix", NULL, "TEXT", OPT_TEXT, &opt.prompt.suffix, 0, 0, "and behind the task" },
     { 0, "language", NULL, "NAME", OPT_TEXT, &opt.language, 0, 0,
       "of tasks that do not say it [python]" },
     { 'n', "samples", "n-samples", "N", OPT_INT, &opt.generate.n_samples, 1, 10000,
@@ -390,7 +391,7 @@ static const Option options[] = {
     { 0, "unsafe", NULL, NULL, OPT_FLAG, &opt.grade.unsafe, 0, 0,
       "run programs although the sandbox lacks what it needs" },
     { 0, "k", NULL, "LIST", OPT_TEXT, &opt.k, 0, 0, "which pass@k to report [1,10,100]" },
-    { 0, "failures", NULL, "N", OPT_INT, &opt.failures, 0, 1 << 30, "how many of them to list" },
+    { 0, "failures", NULL, "N", OPT_INT, &opt.failures, 0, 1 << 30, "how many to list" },
     { 'j', "threads", NULL, "N", OPT_INT, &opt.threads, 0, 1024,
       "programs at a time; 0: as many as the machine offers" },
     { 0, "languages", NULL, NULL, OPT_FLAG, &opt.languages, 0, 0,
@@ -425,7 +426,8 @@ static void check_options(int n_paths) {
     if (opt.out && mkdir(opt.out, 0777) && errno != EEXIST)
         die("%s: cannot make the directory: %s", opt.out, strerror(errno));
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
-    if (!given && !opt.prompts) opt.generate.model = n_paths == 2 ? opt.path[0] : default_model();
+    if (!given && !opt.show_prompts)
+        opt.generate.model = n_paths == 2 ? opt.path[0] : default_model();
     if (given && n_paths == 2 && !opt.quiet)
         fprintf(stderr, "%s: not needed, the answers are given\n", opt.path[0]);
 }
@@ -475,7 +477,7 @@ int main(int argc, char **argv) {
 #endif
     tasks_open(&tasks, opt.path[n_paths - 1], opt.base_tests, language);
     select_tasks();
-    if (opt.prompts) {
+    if (opt.show_prompts) {
         print_prompts();
         tasks_close(&tasks);
         close_stdout();

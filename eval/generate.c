@@ -246,7 +246,6 @@ static void open_model(Generator *g) {
                   (long long)o->ctx, g->model.config.max_ctx);
     g->n_ctx = o->ctx ? (int)o->ctx : needed_context(g);
     g->n_slots = (int)((size_t)o->n_seq < g->n ? (size_t)o->n_seq : g->n);
-    if (g->n_slots > BATCH) g->n_slots = BATCH;
     bool wide = o->exact || g->model.weights.wq->type == T_F32;
     EngineOptions e_opt = { .n_ctx = g->n_ctx,
                             .n_seq = g->n_slots,

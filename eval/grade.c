@@ -28,11 +28,7 @@ static const char imports[] =
     "from typing import *\nfrom collections import *\n";
 static const char numpy_imports[] = "import numpy\nimport numpy as np\n";
 
-static bool mentions(Str text, const char *word) {
-    return text.n && memmem(text.s, text.n, word, strlen(word));
-}
-
-static void add_str(Buf *b, Str s) { buf_add(b, s.s, s.n); }
+static bool mentions(Str text, const char *word) { return holds(text, str_of(word)); }
 
 static Str buf_str(const Buf *b) { return (Str){ b->data ? b->data : "", b->n }; }
 
@@ -82,18 +78,18 @@ static void python_parts(const Completion *c, const GradeOptions *o, Buf *progra
             buf_add(setup, numpy_imports, sizeof numpy_imports - 1);
     }
     if (k->kind == HUMANEVAL) {
-        add_str(setup, k->prompt);
+        buf_add_str(setup, k->prompt);
         buf_add(setup, "\n    pass\n\n", 11);
     }
-    add_str(program, buf_str(setup));
-    add_str(program, buf_str(&c->program));
+    buf_add_str(program, buf_str(setup));
+    buf_add_str(program, buf_str(&c->program));
     if (k->n_cases) {
         function_tests(k, tests);
         return;
     }
-    add_str(tests, k->setup);
+    buf_add_str(tests, k->setup);
     buf_add(tests, "\n", 1);
-    add_str(tests, k->tests);
+    buf_add_str(tests, k->tests);
     buf_add(tests, "\n", 1);
     if (k->kind == HUMANEVAL) buf_printf(tests, "check(%.*s)\n", STR(k->entry));
 }
@@ -107,7 +103,7 @@ static void grade_python(Completion *c, const GradeOptions *o, double seconds) {
     Buf program = { 0 }, setup = { 0 }, tests = { 0 }, entry = { 0 };
     PythonResult r = { 0 };
     python_parts(c, o, &program, &setup, &tests);
-    add_str(&entry, c->task->entry);
+    buf_add_str(&entry, c->task->entry);
     PythonTask task = { .program = buf_str(&program),
                         .setup = buf_str(&setup),
                         .tests = buf_str(&tests),
@@ -127,22 +123,14 @@ static void grade_python(Completion *c, const GradeOptions *o, double seconds) {
 /* ------------------------------------------------------------------------------------------------
  * Output against expected output: as LiveCodeBench compares them */
 
-static Str strip(Str s) {
-    while (s.n && isspace((unsigned char)s.s[0])) s.s++, s.n--;
-    while (s.n && isspace((unsigned char)s.s[s.n - 1])) s.n--;
-    return s;
-}
-
-/* Takes what stands before the next `end` off the front. */
-static Str take_until(Str *rest, bool (*end)(char c)) {
-    Str part = { rest->s, 0 };
-    while (part.n < rest->n && !end(rest->s[part.n])) part.n++;
-    size_t skip = part.n + (part.n < rest->n);
+/* Takes the first word off the front, and the one character of white space behind it. */
+static Str take_word(Str *rest) {
+    Str word = { rest->s, 0 };
+    while (word.n < rest->n && !isspace((unsigned char)rest->s[word.n])) word.n++;
+    size_t skip = word.n + (word.n < rest->n);
     rest->s += skip, rest->n -= skip;
-    return part;
+    return word;
 }
-static bool is_line_feed(char c) { return c == '\n'; }
-static bool is_blank(char c) { return isspace((unsigned char)c); }
 
 /* The same number, where one of the texts has a point or an exponent. */
 static bool same_number(Str a, Str b) {
@@ -164,7 +152,7 @@ static bool same_line(Str a, Str b) {
     a = strip(a), b = strip(b);
     if (!str_cmp(a, b)) return true;
     while (a.n && b.n) {
-        Str x = take_until(&a, is_blank), y = take_until(&b, is_blank);
+        Str x = take_word(&a), y = take_word(&b);
         if (str_cmp(x, y) && !same_number(x, y)) return false;
         a = strip(a), b = strip(b);
     }
@@ -174,8 +162,7 @@ static bool same_line(Str a, Str b) {
 static bool same_output(Str got, Str want) {
     got = strip(got), want = strip(want);
     while (got.n && want.n)
-        if (!same_line(take_until(&got, is_line_feed), take_until(&want, is_line_feed)))
-            return false;
+        if (!same_line(take_line(&got), take_line(&want))) return false;
     return got.n == want.n;
 }
 
@@ -201,7 +188,7 @@ static void add_stderr(Outcome *o, const SandboxResult *r, bool last) {
     Str s = strip(buf_str(&r->err)), line = s;
     if (!s.n) s = strip(buf_str(&r->out));
     while (s.n) {
-        line = take_until(&s, is_line_feed);
+        line = take_line(&s);
         if (!last && (mentions(line, "rror") || mentions(line, "ssert") || mentions(line, "panic")))
             break;
     }
@@ -210,10 +197,9 @@ static void add_stderr(Outcome *o, const SandboxResult *r, bool last) {
 
 /* Ended by itself, but not well. */
 static Verdict exit_verdict(const Completion *c, const SandboxResult *r) {
-    bool python = !strcmp(c->task->language->name, "python");
     Str err = buf_str(&r->err);
-    if (python && (mentions(err, "SyntaxError:") || mentions(err, "IndentationError:") ||
-                   mentions(err, "TabError:")))
+    if (is_python(c->task) && (mentions(err, "SyntaxError:") ||
+                               mentions(err, "IndentationError:") || mentions(err, "TabError:")))
         return SYNTAX;
     if (mentions(err, "MemoryError") || mentions(err, "bad_alloc") ||
         mentions(err, "OutOfMemoryError") || mentions(err, "heap out of memory"))
@@ -243,7 +229,7 @@ static bool program_done(void *arg, int i, bool built, const SandboxResult *r) {
                      : r->code               ? exit_verdict(c, r)
                      : failed_silently(c, r) ? WRONG_ANSWER
                                              : PASSED;
-        if (o->verdict != PASSED) add_stderr(o, r, !strcmp(k->language->name, "python"));
+        if (o->verdict != PASSED) add_stderr(o, r, is_python(k));
     }
     if (o->verdict == PASSED && k->n_cases && !same_output(buf_str(&r->out), k->cases[i].output)) {
         o->verdict = WRONG_ANSWER;
@@ -266,10 +252,10 @@ static void grade_program(Completion *c, const Language *l, const GradeOptions *
     Buf source = { 0 };
     Str *input = xcalloc((size_t)k->n_cases, sizeof *input, "tests");
     for (int i = 0; i < k->n_cases; i++) input[i] = k->cases[i].input;
-    add_str(&source, buf_str(&c->program));
+    buf_add_str(&source, buf_str(&c->program));
     if (!k->n_cases) {
         buf_add(&source, "\n", 1);
-        add_str(&source, k->tests);
+        buf_add_str(&source, k->tests);
         buf_add(&source, "\n", 1);
     }
     ProgramJob job = { buf_str(&source), input, k->n_cases, seconds, (uint64_t)o->memory << 20 };
@@ -286,13 +272,10 @@ void grade_open(const GradeOptions *o) {
     Error e;
     if (!sandbox_open(&options, &e)) die("sandbox: %s", e.text);
     Protections p = sandbox_protections();
-    if ((p.granted & PROTECT_ALL) != PROTECT_ALL && !o->quiet)
-        fprintf(stderr, "sandbox: %s\n", p.text);
+    if ((p.granted & PROTECT_ALL) != PROTECT_ALL && !o->quiet) fprintf(stderr, "%s\n", p.text);
 }
 
-static bool is_python_code(const Task *k) {
-    return !strcmp(k->language->name, "python") && (!k->n_cases || k->entry.n);
-}
+static bool is_python_code(const Task *k) { return is_python(k) && (!k->n_cases || k->entry.n); }
 
 void grade(Completion *c, const GradeOptions *o) {
     const Task *k = c->task;

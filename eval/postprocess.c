@@ -79,8 +79,6 @@ static const char sanitize[] =
     "out = imports + [node for name, node in defined.items() if name in kept]\n"
     "print('\\n'.join(map(ast.unparse, out)), end='')\n";
 
-static bool is_python(const Task *k) { return !strcmp(k->language->name, "python"); }
-
 static void run_sanitize(Completion *c, const PromptOptions *o) {
     const Task *k = c->task;
     Buf text = { 0 }, input = { 0 };
@@ -111,21 +109,9 @@ static void run_sanitize(Completion *c, const PromptOptions *o) {
 /* ------------------------------------------------------------------------------------------------
  * Blocks of code */
 
-static Str next_line(Str *rest) { /* without its line feed */
-    const char *end = memchr(rest->s, '\n', rest->n);
-    Str line = { rest->s, end ? (size_t)(end - rest->s) : rest->n };
-    size_t skip = line.n + (end != NULL);
-    rest->s += skip, rest->n -= skip;
-    return line;
-}
-
 static bool is_fence(Str line) {
     while (line.n && *line.s == ' ') line.s++, line.n--;
     return line.n >= 3 && !memcmp(line.s, "```", 3);
-}
-
-static bool mentions(Str text, Str what) {
-    return what.n && text.n && memmem(text.s, text.n, what.s, what.n);
 }
 
 /* What stands before the first fence. */
@@ -133,7 +119,7 @@ static Str until_fence(Str text) {
     Str rest = text;
     while (rest.n) {
         const char *at = rest.s;
-        if (is_fence(next_line(&rest))) return (Str){ text.s, (size_t)(at - text.s) };
+        if (is_fence(take_line(&rest))) return (Str){ text.s, (size_t)(at - text.s) };
     }
     return text;
 }
@@ -142,11 +128,11 @@ static Str until_fence(Str text) {
 static Str find_block(Str text, Str entry) {
     Str best = { NULL, 0 }, rest = text;
     while (rest.n) {
-        if (!is_fence(next_line(&rest))) continue;
+        if (!is_fence(take_line(&rest))) continue;
         Str block = until_fence(rest);
         rest.s += block.n, rest.n -= block.n;
-        next_line(&rest);
-        if (mentions(block, entry)) return block;
+        take_line(&rest);
+        if (holds(block, entry)) return block;
         if (!best.s || block.n > best.n) best = block;
     }
     return best.s ? best : text;
@@ -156,9 +142,7 @@ static Str find_block(Str text, Str entry) {
 static Str last_line(Str prompt) {
     Str last = { "", 0 };
     while (prompt.n) {
-        Str line = next_line(&prompt);
-        while (line.n && isspace((unsigned char)*line.s)) line.s++, line.n--;
-        while (line.n && isspace((unsigned char)line.s[line.n - 1])) line.n--;
+        Str line = strip(take_line(&prompt));
         if (line.n) last = line;
     }
     return last;
@@ -185,8 +169,7 @@ static void fence(Completion *c, const PromptOptions *o) {
     const Task *k = c->task;
     Str text = { c->text.data, c->text.n }, block = o->chat ? find_block(text, k->entry) : text;
     if (!o->chat) block = until_fence(text);
-    bool defines =
-        is_python(k) && o->chat && mentions(block, k->entry.n ? k->entry : str_of("def "));
+    bool defines = is_python(k) && o->chat && holds(block, k->entry.n ? k->entry : str_of("def "));
     if (!k->whole && o->chat && !is_python(k)) block = continuation(k, block);
     if (!k->whole && k->kind != HUMANEVAL) { /* grade.c has HumanEval's prompt in front anyway */
         buf_add(&c->program, k->prompt.s, k->prompt.n);

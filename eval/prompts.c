@@ -13,7 +13,8 @@
  * Test: tests/test_evaluate.py compares them with recorded ones. */
 #include "eval.h"
 
-/* OpenCodeEval: benchmark/base.py. The last one is the end of a block of code. */
+/* OpenCodeEval: benchmark/base.py. The first three are end tokens written as text; the last one is
+ * the end of a block of code. */
 static const char *const general_stops[] = { "<|endoftext|>", "<|endofmask|>", "</s>",
                                              "\nif __name__", "\ndef main(",   "\nprint(",
                                              "\n```\n" };
@@ -21,7 +22,6 @@ static const char *const base_stops[] = { "\ndef ", "\nclass ", "\nimport ", "\n
                                           "\nassert " };
 
 static void add(Buf *out, const char *text) { buf_add(out, text, strlen(text)); }
-static void add_str(Buf *out, Str s) { buf_add(out, s.s, s.n); }
 
 /* What Python's str.strip takes for space, of ASCII. */
 static bool is_space(char c) { return (c >= 9 && c <= 13) || (c >= 28 && c <= 32); }
@@ -47,7 +47,7 @@ void refine_text(Buf *text) {
 /* Appends text as refine_text leaves it. */
 static void add_refined(Buf *out, Str text) {
     Buf b = { 0 };
-    add_str(&b, text);
+    buf_add_str(&b, text);
     refine_text(&b);
     buf_add(out, b.data, b.n);
     buf_free(&b);
@@ -59,7 +59,7 @@ static void add_mbpp(Buf *out, const Task *task, bool with_code) {
     add_refined(out, task->prompt);
     add(out, "Your code should pass these tests:\n");
     for (int i = 0; i < task->n_list; i++) {
-        add_str(out, task->list[i]);
+        buf_add_str(out, task->list[i]);
         add(out, "\n");
     }
     add(out, "\n```python\n");
@@ -109,9 +109,9 @@ static void livecode_prompt(const Task *task, const PromptOptions *o, Buf *out) 
 
 /* Code to be completed, as it is, or as a chat's question. */
 static void code_prompt(const Task *task, const PromptOptions *o, Buf *out) {
-    bool python = !strcmp(task->language->name, "python");
+    bool python = is_python(task);
     if (!o->chat) {
-        python && !task->whole ? add_refined(out, task->prompt) : add_str(out, task->prompt);
+        python && !task->whole ? add_refined(out, task->prompt) : buf_add_str(out, task->prompt);
         return;
     }
     if (o->prefix) {
@@ -125,11 +125,15 @@ static void code_prompt(const Task *task, const PromptOptions *o, Buf *out) {
                      "markdown code block:\n");
         add_fence(out, task);
     }
-    add_str(out, task->prompt);
+    buf_add_str(out, task->prompt);
     if (o->suffix)
         add(out, o->suffix);
     else if (!task->whole)
         add(out, "\n```\n");
+}
+
+static bool in_opencodeeval(const Task *task) {
+    return task->kind == HUMANEVAL || task->kind == MBPP || task->kind == MBPP_PLUS;
 }
 
 void prompt_text(const Tasks *t, const Task *task, const PromptOptions *o, Buf *out) {
@@ -138,16 +142,15 @@ void prompt_text(const Tasks *t, const Task *task, const PromptOptions *o, Buf *
     if (task->kind == MBPP) {
         mbpp_prompt(t, task, o, &b);
     } else if (task->kind == MBPP_PLUS) {
-        add_str(&b, task->prompt);
+        buf_add_str(&b, task->prompt);
         add(&b, "\n");
-        add_str(&b, task->list[0]);
+        buf_add_str(&b, task->list[0]);
     } else if (task->kind == LIVECODE) {
         livecode_prompt(task, o, &b);
     } else {
         code_prompt(task, o, &b);
     }
-    bool theirs = task->kind == HUMANEVAL || task->kind == MBPP || task->kind == MBPP_PLUS;
-    if (theirs || o->chat) refine_text(&b);
+    if (in_opencodeeval(task) || o->chat) refine_text(&b);
     buf_add(out, b.data, b.n);
     buf_free(&b);
 }
@@ -155,9 +158,8 @@ void prompt_text(const Tasks *t, const Task *task, const PromptOptions *o, Buf *
 int prompt_stops(const Task *task, const PromptOptions *o, Str stop[MAX_STOPS]) {
     int n = 0, n_general = sizeof general_stops / sizeof *general_stops;
     int n_base = sizeof base_stops / sizeof *base_stops;
-    bool theirs = task->kind == HUMANEVAL || task->kind == MBPP || task->kind == MBPP_PLUS;
-    bool python = !strcmp(task->language->name, "python");
-    if (!theirs && !(python && !task->whole)) n_general = 3, n_base = 0;
+    bool continues_python = is_python(task) && !task->whole;
+    if (!in_opencodeeval(task) && !continues_python) n_general = 3, n_base = 0; /* end tokens */
     for (int i = 0; i < n_general; i++)
         if (!o->chat || o->compat || strcmp(general_stops[i], "\n```\n"))
             stop[n++] = str_of(general_stops[i]);

@@ -10,7 +10,7 @@
  * The pipes are made here for one task and handed over with it. The worker's server is not used
  * again unless its child ended as it should; where the kernel does not refuse a child of it to
  * fork, it is used once only.
- * Test: tests/test_sandbox.py. */
+ * Test: tests/test_pycheck.py. */
 
 #include "../jsonwrite.h" /* utf8_length */
 #include "python.h"

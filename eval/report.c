@@ -1,5 +1,9 @@
-/* report.c: what an evaluation leaves: lines of JSON, a table, bars. See eval.h for the order of
- * things; nothing here computes. Test: tests/test_evaluate.py. */
+/* report.c: how answers, outcomes and scores look in files and on the screen: lines of JSON, a
+ * table, bars.
+ *
+ * What to know first: everything is appended to a Buf, and evaluate.c decides where that goes.
+ * Scores come from score.c; here answers are only counted by verdict and timed.
+ * Test: tests/test_evaluate.py. */
 #include "eval.h"
 #include "../svg.h" /* svg_text, svg_axis, SvgAxis */
 
@@ -69,11 +73,6 @@ static void put_score(Buf *out, const Score *s) {
     buf_printf(out, "\n");
 }
 
-static int time_cmp(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* How long grading took, of what was graded. */
 static void put_times(Buf *out, const Completions *all) {
     double *time = xcalloc(all->n, sizeof *time, "times");
@@ -81,7 +80,7 @@ static void put_times(Buf *out, const Completions *all) {
     for (size_t i = 0; i < all->n; i++)
         if (all->c[i].outcome.verdict > NOT_GRADED && all->c[i].outcome.verdict != NOT_RUN)
             time[n++] = all->c[i].outcome.seconds;
-    qsort(time, n, sizeof *time, time_cmp);
+    qsort(time, n, sizeof *time, double_cmp);
     if (n)
         buf_printf(out, "grading: median %.0f ms an answer, 99 %% below %.0f ms\n",
                    1e3 * time[n / 2], 1e3 * time[n - 1 - n / 100]);
@@ -105,8 +104,7 @@ static size_t count_forgeable(const Completions *all) {
     size_t n = 0;
     for (size_t i = 0; i < all->n; i++) {
         const Completion *c = &all->c[i];
-        n += c->outcome.verdict == PASSED && !c->task->n_cases &&
-             strcmp(c->task->language->name, "python") != 0;
+        n += c->outcome.verdict == PASSED && !c->task->n_cases && !is_python(c->task);
     }
     return n;
 }

@@ -7,7 +7,7 @@
  * members; files are {"name": "text"}, executable where they begin with #!) or a Python task (it
  * has "program"; see PythonTask). The first line on stdout says what the kernel grants, every other
  * is the result of a line, in their order.
- * Build: make build/sandbox. Test: tests/test_sandbox.py. */
+ * Build: make build/sandbox. Tests: tests/test_sandbox.py, test_pycheck.py, which use it. */
 
 #include "../json.h"
 #include "sandbox.h"
@@ -176,11 +176,10 @@ static void read_lines(Work *all, Buf *b) {
 
 int main(int argc, char **argv) {
     SandboxOptions o = { 0 };
-    const char *python = NULL;
     int64_t threads = 2, without = 0;
     const Option table[] = {
         { 'j', "jobs", NULL, "N", OPT_INT, &threads, 1, 64, "at once" },
-        { 0, "python", NULL, "FILE", OPT_TEXT, &python, 0, 0, "interpreter; default python3" },
+        { 0, "python", NULL, "FILE", OPT_TEXT, &o.python, 0, 0, "interpreter; default python3" },
         { 0, "without", NULL, "N", OPT_INT, &without, 0, PROTECT_ALL,
           "protections to do without, the sum of their bits in sandbox.h" },
         { 0, "unsafe", NULL, NULL, OPT_FLAG, &o.unsafe, 0, 0, "run with too little protection" },
@@ -192,7 +191,6 @@ int main(int argc, char **argv) {
     pthread_t thread[64];
     Buf b = { 0 };
     Error e;
-    o.python = python;
     o.without = (unsigned)without;
     if (!sandbox_open(&o, &e)) die("%s", e.text);
     Protections p = sandbox_protections();

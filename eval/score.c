@@ -20,7 +20,7 @@ double pass_at_k(int n, int c, int k) {
     return 1 - none;
 }
 
-static int double_cmp(const void *a, const void *b) {
+int double_cmp(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }

@@ -83,16 +83,14 @@ static void each_record(const Tasks *t, const char *path, bool strict,
     JsonDoc doc = { 0 };
     Record r;
     Error e;
-    size_t line = 1;
     read_file(path, &text);
-    for (const char *p = text.data, *end; p < text.data + text.n; p = end + 1, line++) {
-        end = memchr(p, '\n', text.n - (size_t)(p - text.data));
-        if (!end) end = text.data + text.n;
-        size_t n = (size_t)(end - p);
-        if (!n || (n == 1 && *p == '\r')) continue;
-        bool ok = json_parse(&doc, p, n, &e) && record_read(doc.node, t, &r, &e) &&
+    Str rest = { text.data, text.n };
+    for (size_t number = 1; rest.n; number++) {
+        Str line = take_line(&rest);
+        if (!strip(line).n) continue;
+        bool ok = json_parse(&doc, line.s, line.n, &e) && record_read(doc.node, t, &r, &e) &&
                   (!r.task || use(arg, &r, &e));
-        if (!ok && strict) die("%s:%zu: %s", path, line, e.text);
+        if (!ok && strict) die("%s:%zu: %s", path, number, e.text);
     }
     json_free(&doc);
     buf_free(&text);

@@ -63,19 +63,21 @@ static Str keep(Reader *r, Buf *b) {
     return s;
 }
 
-/* A document within a text member; it lives as long as the tasks. */
-static const Json *parse_more(Reader *r, const char *key, Str text) {
-    Tasks *t = r->t;
-    Error e;
+/* Parses a document that lives as long as the tasks. NULL: the reason is in e. */
+static const Json *add_doc(Tasks *t, Str text, Error *e) {
+    JsonDoc d = { 0 };
+    if (!json_parse(&d, text.s, text.n, e)) return NULL;
     t->doc = xrealloc(t->doc, t->n_docs + 1, sizeof *t->doc, "tasks");
-    JsonDoc *d = &t->doc[t->n_docs];
-    memset(d, 0, sizeof *d);
-    if (!json_parse(d, text.s, text.n, &e)) {
-        fail(r->e, "key %s: %.400s", key, e.text);
-        return NULL;
-    }
-    t->n_docs++;
-    return d->node;
+    t->doc[t->n_docs++] = d; /* its place may move later, but not its nodes and texts */
+    return d.node;
+}
+
+/* A document within the text member `key`. */
+static const Json *add_inner_doc(Reader *r, const char *key, Str text) {
+    Error e;
+    const Json *j = add_doc(r->t, text, &e);
+    if (!j) fail(r->e, "key %s: %.400s", key, e.text);
+    return j;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ static bool read_packed_cases(Reader *r, const char *key) {
             if (!ok)
                 return fail(r->e, "key %s: %.400s, expected a list or a packed one", key, e.text);
         }
-        list = parse_more(r, key, text);
+        list = add_inner_doc(r, key, text);
         if (!list) return false;
     }
     return read_cases(r, key, list);
@@ -228,7 +230,7 @@ static bool read_livecode(Reader *r) {
         return false;
     if (!k->n_cases) return fail(r->e, "key public_test_cases: none, expected tests");
     if (metadata.n) {
-        const Json *j = parse_more(r, "metadata", metadata);
+        const Json *j = add_inner_doc(r, "metadata", metadata);
         if (!j || !json_str(j, "func_name", false, &k->entry, r->e)) return false;
     }
     return true;
@@ -325,40 +327,25 @@ static void check_unique(const Tasks *t) {
     free((void *)by_name);
 }
 
-/* Adds a document to those that are kept; its place moves, but not its nodes and texts. */
-static const Json *add_doc(Tasks *t, const char *text, size_t n, Error *e) {
-    JsonDoc d = { 0 };
-    if (!json_parse(&d, text, n, e)) return NULL;
-    t->doc = xrealloc(t->doc, t->n_docs + 1, sizeof *t->doc, "tasks");
-    t->doc[t->n_docs++] = d;
-    return d.node;
-}
-
-static bool blank(const char *s, size_t n) {
-    while (n && isspace((unsigned char)s[n - 1])) n--;
-    return n == 0;
-}
-
 void tasks_open(Tasks *t, const char *path, bool base, const Language *language) {
     Buf text = { 0 };
     Error e;
-    size_t line = 1, from = 0;
+    size_t number = 1; /* of a line, or of an item of the array */
     memset(t, 0, sizeof *t);
     t->path = path;
     read_file(path, &text);
-    while (from < text.n && isspace((unsigned char)text.data[from])) from++;
-    if (from < text.n && text.data[from] == '[') {
-        const Json *all = add_doc(t, text.data, text.n, &e);
+    Str rest = { text.data, text.n };
+    if (strip(rest).n && *strip(rest).s == '[') {
+        const Json *all = add_doc(t, rest, &e);
         if (!all) die("%s: %s", path, e.text);
-        for (const Json *j = json_first(all); j; j = json_next(all, j), line++)
-            if (!read_task(t, j, base, language, &e)) die("%s: item %zu: %s", path, line, e.text);
+        for (const Json *j = json_first(all); j; j = json_next(all, j), number++)
+            if (!read_task(t, j, base, language, &e)) die("%s: item %zu: %s", path, number, e.text);
     } else {
-        for (const char *p = text.data, *end; p < text.data + text.n; p = end + 1, line++) {
-            end = memchr(p, '\n', text.n - (size_t)(p - text.data));
-            if (!end) end = text.data + text.n;
-            if (blank(p, (size_t)(end - p))) continue;
-            const Json *j = add_doc(t, p, (size_t)(end - p), &e);
-            if (!j || !read_task(t, j, base, language, &e)) die("%s:%zu: %s", path, line, e.text);
+        for (; rest.n; number++) {
+            Str line = take_line(&rest);
+            if (!strip(line).n) continue;
+            const Json *j = add_doc(t, line, &e);
+            if (!j || !read_task(t, j, base, language, &e)) die("%s:%zu: %s", path, number, e.text);
         }
     }
     if (!t->n) die("%s: no tasks in it, expected JSON Lines with one a line", path);

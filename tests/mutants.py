@@ -4,14 +4,14 @@
 Copies the tree to build/mutants, makes one wrong edit after the other there, builds, and runs the
 tests that should notice. Prints one line per mutant; a mutant that no test notices is a failure,
 and so is an edit that no longer applies or compiles. Arguments choose mutants by part of their
-name. About ten seconds each."""
+name; --check only looks whether their edits still apply, in a second. About ten seconds each."""
 
 import os
 import shutil
 import subprocess
 import sys
 
-from check import ROOT, check, end, skip
+from check import ROOT, check, check_equal, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 
@@ -584,7 +584,7 @@ MUTANTS = [
     ("evaluate: a constant interval", "eval/score.c", "p->low = mean[RESAMPLINGS / 40];",
      "p->low = p->value;", "test_evaluate"),
     ("evaluate: HumanEval without the prompt's helpers", "eval/grade.c",
-     "add_str(setup, k->prompt);", "(void)k->prompt;", "test_evaluate"),
+     "buf_add_str(setup, k->prompt);", "(void)k->prompt;", "test_evaluate"),
     ("evaluate: outputs are compared to the shorter end", "eval/grade.c",
      "            return false;\n    return got.n == want.n;",
      "            return false;\n    return got.n == want.n || !got.n;", "test_evaluate"),
@@ -607,9 +607,9 @@ MUTANTS = [
     ("evaluate: half a line is appended to", "eval/store.c",
      "while (whole && text.data[whole - 1] != '\\n') whole--;", "(void)0;", "test_evaluate"),
     ("evaluate: the first block of a chat", "eval/postprocess.c",
-     "if (mentions(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
+     "if (holds(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
     ("evaluate: examples of MBPP as they are", "eval/prompts.c",
-     "    add_refined(out, task->solution);", "    add_str(out, task->solution);", "test_evaluate"),
+     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);", "test_evaluate"),
 ]
 
 
@@ -655,8 +655,21 @@ def try_mutant(name, file, old, new, tests):
         source.write(text)
 
 
+def check_applies(mutants):
+    for name, file, old, _, _ in mutants:
+        with open(os.path.join(ROOT, file), encoding="utf-8") as source:
+            check_equal(f"{name}: places in {file}", source.read().count(old), 1)
+
+
 def main():
-    chosen = [m for m in MUTANTS if not sys.argv[1:] or any(w in m[0] for w in sys.argv[1:])]
+    words = [w for w in sys.argv[1:] if not w.startswith("-")]
+    options = [w for w in sys.argv[1:] if w.startswith("-")]
+    if options not in ([], ["--check"]):
+        sys.exit(__doc__)
+    chosen = [m for m in MUTANTS if not words or any(w in m[0] for w in words)]
+    if options:
+        check_applies(chosen)
+        end()
     if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
         chosen = [m for m in chosen if m[4] != "test_neon"]
         skip("the mutants for ARM", "a cross compiler or qemu is missing")
