@@ -65,7 +65,7 @@ test_parts := run train $(CPU) tokenizer
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
 TESTS := $(sort $(TEST_PROGRAMS) $(basename $(notdir $(wildcard tests/test_*.py))) \
-           $(basename $(notdir $(wildcard tests/badinput.py))))
+           badinput torture crash flips)
 LONG_TESTS := full_layer full_layer_train hf_loads
 
 # Bad input is given to the programs in build/asan, where the compiler has the sanitizers.
@@ -77,8 +77,11 @@ endif
 include cuda.mk
 include eval.mk
 include refine.mk
+include fuzz.mk
 include cookbook.mk
-TESTED := all emu refine build/plot build/sandbox $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) \
+include tests/hard.mk
+TESTED := all emu refine build/plot build/sandbox build/torture.so \
+          $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) $(FUZZ_TARGETS:%=build/replay/%) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
@@ -147,7 +150,8 @@ test-%: $(TESTED) ## run one test and show its checks: make test-format
 	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
 
 test-long: $(TESTED) ## every test, then full-width layers and -o hf against transformers
-	OC_KILLS=50 $(PYTHON) tests/run_tests.py --timeout 7200 $(TESTS) $(LONG_TESTS)
+	OC_KILLS=100 OC_FLIPS=10000 OC_TORTURE_ALL=1 $(PYTHON) tests/run_tests.py --timeout 7200 \
+	    $(TESTS) $(LONG_TESTS)
 
 asan: $(SANITIZED) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
 	OC_BIN=build/asan OC_TESTS=build/asan/tests \
@@ -158,7 +162,7 @@ check: ## ceilings, line and function lengths, formatting, static checks
 
 format: ## apply .clang-format to every C file
 	clang-format -i *.[ch] *.cu cuda/*.h cpu/*.[ch] export/*.[ch] data/*.[ch] eval/*.[ch] \
-	    cookbook/*.c tests/*.[ch] bench/*.c
+	    cookbook/*.c tests/*.[ch] tests/fuzz/*.[ch] bench/*.c
 
 NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler

@@ -12,6 +12,9 @@
 #ifndef OC_FILES_H
 #define OC_FILES_H
 
+#ifdef _WIN32
+#error "opencoder.c needs POSIX (mmap, fsync, signals): on Windows, build it in WSL"
+#endif
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* O_NONBLOCK, mkstemp, MAP_* under -std=c11 */
 #endif
@@ -73,6 +76,7 @@ OC_API OC_PRINTF(2, 3) bool fail(Error *e, const char *fmt, ...) {
 
 OC_API OC_NORETURN void die_v(int code, const char *fmt, va_list args, const char *hint) {
     static char text[16384]; /* two long paths fit */
+    flockfile(stderr); /* never released: where several threads fail, the first has the word */
     vsnprintf(text, sizeof text, fmt, args);
     fflush(stdout); /* text already produced comes before the message */
     fputs("error: ", stderr);
@@ -462,6 +466,29 @@ OC_API void out_signal(int sig) {
     _exit(128 + sig);
 }
 
+/* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID of processes that were killed before they could
+ * do so themselves. */
+OC_API void out_sweep(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    Buf name = { NULL, 0, 0 };
+    buf_add(&name, slash ? path : "./", slash ? (size_t)(slash - path) + 1 : 2);
+    size_t dir_len = name.n, len = strlen(base);
+    DIR *dir = opendir(name.data);
+    for (struct dirent *d; dir && (d = readdir(dir));) { /* NULL: out_open says why */
+        if (strncmp(d->d_name, base, len) || d->d_name[len] != '.') continue;
+        const char *tmp = strstr(d->d_name + len, ".tmp-");
+        if (!tmp || tmp[5 + strspn(tmp + 5, "0123456789")]) continue;
+        long pid = strtol(tmp + 5, NULL, 10);
+        if (pid <= 0 || pid > INT32_MAX || pid == getpid()) continue;
+        if (!kill((pid_t)pid, 0) || errno != ESRCH) continue; /* it lives */
+        name.n = dir_len;
+        buf_add(&name, d->d_name, strlen(d->d_name));
+        unlink(name.data);
+    }
+    if (dir) closedir(dir);
+    buf_free(&name);
+}
+
 OC_API void out_open(OutFile *o, const char *path) {
     static bool registered;
     struct stat st;
@@ -469,6 +496,7 @@ OC_API void out_open(OutFile *o, const char *path) {
     registered = true;
     if (!stat(path, &st) && !S_ISREG(st.st_mode))
         die("%s: exists and is not a regular file, expected a file that may be replaced", path);
+    out_sweep(path);
     int n = snprintf(oc_unfinished, sizeof oc_unfinished, "%s.tmp-%ld", path, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof oc_unfinished) {
         oc_unfinished[0] = 0;
@@ -540,30 +568,6 @@ OC_API void out_try(const char *path, const char *other) {
     bool same = other && same_file(oc_unfinished, name);
     out_remove_unfinished();
     if (same) die_usage("%s: is to be written twice, expected another name than %s", path, other);
-}
-
-/* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID of processes that were killed before they could
- * do so themselves. */
-OC_API void out_sweep(const char *path) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    Buf name = { NULL, 0, 0 };
-    buf_add(&name, slash ? path : "./", slash ? (size_t)(slash - path) + 1 : 2);
-    size_t dir_len = name.n, len = strlen(base);
-    DIR *dir = opendir(name.data);
-    if (!dir) die("%s: cannot read its directory: %s", path, strerror(errno));
-    for (struct dirent *d; (d = readdir(dir));) {
-        if (strncmp(d->d_name, base, len) || d->d_name[len] != '.') continue;
-        const char *tmp = strstr(d->d_name + len, ".tmp-");
-        if (!tmp || tmp[5 + strspn(tmp + 5, "0123456789")]) continue;
-        long pid = strtol(tmp + 5, NULL, 10);
-        if (pid <= 0 || pid > INT32_MAX || pid == getpid()) continue;
-        if (!kill((pid_t)pid, 0) || errno != ESRCH) continue; /* it lives */
-        name.n = dir_len;
-        buf_add(&name, d->d_name, strlen(d->d_name));
-        unlink(name.data);
-    }
-    closedir(dir);
-    buf_free(&name);
 }
 
 #endif

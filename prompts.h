@@ -11,7 +11,7 @@
  *
  * A text is, bit for bit, what its prompt alone gives: prompts are fed one after the other, a pass
  * has no more rows than the engine promises to treat as if each were alone (engine.h: equal_rows),
- * and each text is drawn by a sampler of its own that begins with the same seed.
+ * and each text is drawn by a sampler of its own, from the same seed or its own one.
  * Sections: 1 a text grows, 2 all texts.
  * Used by ./run --prompts, with any EngineBackend. Test: tests/test_prompts.py. */
 #ifndef OC_PROMPTS_H
@@ -27,6 +27,7 @@ enum { PROMPTS_MOST = 256 }; /* at once */
 
 typedef struct {
     Ids prompt;
+    uint64_t own;    /* mixed into the sampler's seed, so that equal prompts may differ; or 0 */
     bool drop_space; /* the space that SentencePiece puts before a first word is none of the text */
     Buf text;        /* what the model wrote */
     int n;           /* tokens of it */
@@ -108,6 +109,7 @@ OC_API void prompts_begin(Prompts *p, Writer *w, int seq, Completion *c) {
     float *logits = NULL;
     double start = now_seconds();
     *w = (Writer){ c, p->sampler, 0, 0 };
+    if (c->own) w->sampler.random = mix64(w->sampler.random ^ c->own) | 1;
     p->backend->cut(p->engine, seq, 0);
     for (int i = 0; i < p->n_batch; i++) seqs[i] = seq;
     while (w->pos < n && !*p->interrupted) {

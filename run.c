@@ -703,6 +703,7 @@ static bool read_message(Buf *text) {
         if (isatty(0)) fputs(prompt, stderr);
         ssize_t n = getline(&line, &cap, stdin);
         ended = n < 0;
+        if (ended && !interrupted && !feof(stdin)) die("stdin: cannot read: %s", strerror(errno));
         if (ended) break;
         if (n && line[n - 1] == '\n') n--;
         bool fence = n == 3 && !memcmp(line, "\"\"\"", 3);

@@ -236,7 +236,6 @@ OC_API void check_outputs(const Loader *l) {
     out_sweep(opt.out);
     if (opt.plot) {
         protect_inputs(opt.plot, l);
-        out_sweep(opt.plot);
         out_try(opt.plot, opt.out);
         out_try(opt.plot, csv.data);
     }

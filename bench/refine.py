@@ -6,8 +6,8 @@
 SOURCES (directories, archives) are read once; then each stage runs alone, on one thread, from a
 file to a file, on what the stage before it in the chain has let pass. MB/s are bytes of content
 that came in, per second of processor time, reading and writing of JSON Lines included: what one
-core does. The last lines are for the whole chain, and for near duplicates of N files on all
-threads."""
+core does. The last lines are for the whole chain, once without parsers on one thread, and for near
+duplicates of N files on all threads."""
 
 import argparse
 import collections
@@ -76,6 +76,8 @@ def main():
                 row(name, run)
             if name != "filter --no-parse":  # the same files go through the parsers next
                 source = target
+        row("all --no-parse", refine(place, "all", *options.sources, "-a", task, "--no-parse",
+                                     "-j", 1))
         row("all, all threads", refine(place, "all", *options.sources, "-a", task))
         if options.near_files:
             many = os.path.join(place, "many.jsonl")

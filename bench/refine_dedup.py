@@ -9,7 +9,8 @@ repository gets --forks copies with fewer stars, in which a few files are change
 are missing. Then the levels of the paper: file, repository, chunk, file then chunk, repository then
 chunk; exact and near duplicates each. With --train, a tiny model is trained on what each level has
 kept, the same number of updates from the same start, and its loss measured on files of
-repositories that nothing of which was in the training set, one of each group of duplicates."""
+repositories that nothing of which was in the training set, one of each group of duplicates, a
+tenth as many as were trained on."""
 
 import argparse
 import json
@@ -120,8 +121,8 @@ def main():
         if options.train:
             outside = os.path.join(place, "held.jsonl")
             known = {r["content"] for r in inside}
-            write_lines(outside, [r for r in records if r["repo"] in held and
-                                  r["content"] not in known])
+            unknown = [r for r in records if r["repo"] in held and r["content"] not in known]
+            write_lines(outside, unknown[:options.files // 10])
             validation, vocab = os.path.join(place, "held.tok"), os.path.join(place, "v.gguf")
             unique = os.path.join(place, "unique.jsonl")
             run("refine", "dedup", outside, out=unique)

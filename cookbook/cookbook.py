@@ -25,15 +25,16 @@ import tuning
 from kitchen import CookError, Kitchen, Stopped, digest, digest_file
 from plan import ROOT, Plan, PlanError
 
-# A stage, what it is made from, and the function that makes it. Its section has the same name.
+# A stage, what it is made from, and the function that makes it. Its section has the same name. What
+# is made of data alone comes first, so that it fails before the hours of training, if it does.
 STAGES = (
     ("collect", (), collect.collect),
     ("refine", ("collect",), stages.refine),
     ("vocabulary", ("refine",), stages.vocabulary),
     ("pack", ("refine", "vocabulary"), stages.pack),
-    ("pretrain", ("vocabulary", "pack"), stages.pretrain),
     ("instruct", ("refine", "vocabulary"), tuning.instruct),
     ("mixture", ("refine", "vocabulary", "instruct"), tuning.mixture),
+    ("pretrain", ("vocabulary", "pack"), stages.pretrain),
     ("anneal", ("pack", "pretrain", "mixture"), tuning.anneal),
     ("sft-1", ("instruct", "pretrain", "anneal"), tuning.sft_1),
     ("sft-2", ("instruct", "pretrain", "anneal", "sft-1"), tuning.sft_2),
@@ -88,10 +89,14 @@ def cook(plan, options):
         kitchen.lock_place()
         signal.signal(signal.SIGTERM, lambda *_: stop(kitchen))
     keys = {}
-    for name, needs, function in STAGES:
+    for name, needs, _ in STAGES:
+        if name in plan.sections:
+            keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
+    if not options.dry_run and not options.redo:
+        kitchen.refuse_to_redo(keys)
+    for name, _, function in STAGES:
         if name not in plan.sections:
             continue
-        keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
         kitchen.cook(name, keys[name], function)
         if name == options.until:
             return
@@ -120,6 +125,8 @@ def main():
                         help="where everything is made [build/cookbook/PLAN]")
     parser.add_argument("--tasks", metavar="FILES", help="benchmarks to solve: HumanEval, MBPP")
     parser.add_argument("--until", metavar="STAGE", choices=names, help="end after this stage")
+    parser.add_argument("--redo", action="store_true",
+                        help="train again what took long and does not fit the plan any more")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     options = parser.parse_args()
     try:

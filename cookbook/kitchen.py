@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from plan import ROOT
@@ -23,6 +24,9 @@ from plan import ROOT
 
 class CookError(Exception):
     """A stage cannot go on; the text is one line."""
+
+
+LONG = 600  # seconds of training that are not thrown away without being asked
 
 
 class Stopped(Exception):
@@ -52,6 +56,29 @@ def digest_file(path):
     except OSError as error:
         raise CookError(f"{path}: {error.strerror}, expected a file") from error
     return total.hexdigest()
+
+
+def read_word(path):
+    """What a small file holds; "" where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def record_seconds(folder):
+    """How long the training in a stage's folder took by its own record, which is there even where
+    all was killed; 0 where nothing is trained. Seconds begin anew where it was resumed."""
+    total = last = 0.0
+    lines = read_word(os.path.join(folder, "model.bin.csv")).split("\n")
+    names = lines[0].split(",")
+    for line in lines[1:] if "seconds" in names else []:
+        cells = line.split(",")
+        seconds = float(cells[names.index("seconds")]) if len(cells) == len(names) else last
+        total += seconds - last if seconds >= last else seconds
+        last = seconds
+    return total
 
 
 class Kitchen:
@@ -133,7 +160,7 @@ class Kitchen:
         if stopped:
             raise Stopped
         code = self.child.returncode
-        if code and not (late and code == 130):
+        if code and not (late and code in (130, -signal.SIGTERM)):
             last = text.strip().splitlines()[-1:] or ["nothing on stderr"]
             raise CookError(f"{self.stage}: {words[0]} ended with exit code {code}: {last[0]}")
         if target:
@@ -173,11 +200,11 @@ class Kitchen:
         return "".join(kept), stopped, bool(late)
 
     def alarm(self, seconds, late):
-        import threading
-
+        """Ends the child's work after so many seconds, as Ctrl-C would; a shell starts what is in
+        the background with SIGINT ignored, so it is SIGTERM."""
         def ring():
             late.append(True)
-            self.child.send_signal(signal.SIGINT)
+            self.child.send_signal(signal.SIGTERM)
         timer = threading.Timer(max(seconds, 0.1), ring)
         timer.daemon = True
         timer.start()
@@ -193,6 +220,22 @@ class Kitchen:
         return function(*arguments)
 
     # ---------------------------------------------------------------------------- one stage
+    def refuse_to_redo(self, keys):
+        """Ends the run before it begins, if it would train anew what took long: a changed plan may
+        mean that, a forgotten option does not."""
+        for name, key in keys.items():
+            final, part = (os.path.join(ROOT, self.place, name + end) for end in ("", ".part"))
+            stamp, seconds = self.stamp(name), 0.0
+            if stamp and stamp["key"] != key and record_seconds(final):
+                seconds = stamp["seconds"]
+            if read_word(os.path.join(part, "key")) != key and record_seconds(part):
+                seconds = max(seconds, self.spent(part))
+            if seconds > LONG:
+                raise CookError(
+                    f"{self.place}/{name}: {seconds / 60:.0f} minutes of training do not fit the "
+                    "plan any more, expected its sections and options as they were; --redo (make "
+                    "REDO=1) trains again")
+
     def cook(self, name, key, function):
         """Does a stage, unless its stamp has this key; returns whether it was done now."""
         self.order.append(name)
@@ -238,21 +281,12 @@ class Kitchen:
     @staticmethod
     def spent(part):
         """Seconds of work in a stage that was stopped."""
-        try:
-            with open(os.path.join(part, "seconds"), encoding="utf-8") as file:
-                return float(file.read())
-        except (OSError, ValueError):
-            return 0.0
+        return max(float(read_word(os.path.join(part, "seconds")) or 0), record_seconds(part))
 
     @staticmethod
     def prepare(part, key):
         """STAGE.part/ as it was left, if that was work on the same; else an empty one."""
-        try:
-            with open(os.path.join(part, "key"), encoding="utf-8") as file:
-                same = file.read().strip() == key
-        except OSError:
-            same = False
-        if not same:
+        if read_word(os.path.join(part, "key")) != key:
             shutil.rmtree(part, ignore_errors=True)
             os.makedirs(part)
             write_text(os.path.join(part, "key"), key + "\n")

@@ -65,7 +65,7 @@ def split(source, train, held, names, leave_out):
 
 
 def tasks_of(held):
-    return held.replace(".jsonl", "-tasks.jsonl")
+    return os.path.splitext(held)[0] + "-tasks.jsonl"
 
 
 def refine(kitchen):
@@ -167,12 +167,11 @@ def train(kitchen, command, data, *words):
     plan, stage, model = kitchen.plan, kitchen.stage, kitchen.here("model.bin")
     there = not kitchen.dry and glob.glob(glob.escape(whole(model)) + ".ckpt-*")
     minutes = plan.number(stage, "minutes", 0.0)
-    within = None
-    if minutes and not kitchen.dry:
-        within = max(60 * minutes - kitchen.spent(whole(kitchen.here())), 1)
-    kitchen.run(*plan.words("plan", "launch"), plan.trainer, command, *data, *words,
-                *plan.arguments(stage), *threads(kitchen), "-o", model,
-                *(["--resume"] if there else []), within=within)
+    within = 60 * minutes - kitchen.spent(whole(kitchen.here())) if minutes else None
+    if not there or within is None or within > 0:
+        kitchen.run(*plan.words("plan", "launch"), plan.trainer, command, *data, *words,
+                    *plan.arguments(stage), *threads(kitchen), "-o", model,
+                    *(["--resume"] if there else []), within=within)
     if kitchen.dry:
         return {}
     if not os.path.exists(whole(model)):  # out of time: the checkpoint, without AdamW's state

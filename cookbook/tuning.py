@@ -73,13 +73,15 @@ def instruct(kitchen):
     for name, where, more in (("pairs", source, words), ("alone", source, strict),
                               ("doctest", source, ["--level", "doctest", *words]),
                               ("held-out", kitchen.path("refine", "held-out.jsonl"), words)):
-        find_pairs(kitchen, name, where, more)
+        if name != "alone" or strict != words:
+            find_pairs(kitchen, name, where, more)
+    alone = "pairs" if strict == words else "alone"
     most, best, val = (plan.number("instruct", key, default) for key, default in
                        (("pairs", 1000000), ("best", 100000), ("validation", 500)))
     figures = kitchen.do(f"{here('stage1.jsonl')}: at most {most} pairs; {here('stage2.jsonl')}: "
                          f"at most {best}, those that pass their examples first", choose,
                          *(here(name + ".jsonl") for name in
-                           ("pairs", "alone", "doctest", "stage1", "stage2")), most, best) or {}
+                           ("pairs", alone, "doctest", "stage1", "stage2")), most, best) or {}
     for name in "stage1", "stage2":
         figures[f"packed {name}"] = pack_file(kitchen, here(name + ".jsonl"), name)
     found = kitchen.do(f"{here('val.jsonl')}: at most {val} pairs of held-out files",

@@ -11,6 +11,7 @@
  * space. Mixing is in mix.c. Test: tests/test_anneal.py. */
 
 #include "mix.h"
+#include "signals.h" /* small_letters */
 
 static TextList phrases;
 static bool keep_case;
@@ -43,13 +44,6 @@ typedef struct {
     Buf *text; /* a thread's content in small letters */
 } Anneal;
 
-static void make_small(Buf *b, Str s) {
-    b->n = 0;
-    buf_add(b, s.s, s.n);
-    for (size_t i = 0; i < b->n; i++)
-        if (b->data[i] >= 'A' && b->data[i] <= 'Z') b->data[i] |= 32;
-}
-
 static void *anneal_open(int n_threads) {
     Anneal *a = xcalloc(1, sizeof *a, "phrases");
     a->text = xcalloc((size_t)n_threads, sizeof *a->text, "phrases");
@@ -58,7 +52,7 @@ static void *anneal_open(int n_threads) {
     for (int i = 0; i < a->n; i++) {
         Str s = str_of(a->name[i] = phrases.n ? phrases.text[i] : papers[i]);
         if (!s.n) die_usage("--phrase: is empty, expected a text");
-        make_small(&a->small[i], s);
+        small_letters(&a->small[i], s);
         a->phrase[i] = keep_case ? s : (Str){ a->small[i].data, s.n };
     }
     return a;
@@ -69,7 +63,7 @@ static bool anneal_process(void *state, int thread, Document *d) {
     Str text = d->content;
     bool any = false;
     if (!keep_case) {
-        make_small(&a->text[thread], text);
+        small_letters(&a->text[thread], text);
         text = (Str){ a->text[thread].data, text.n };
     }
     for (int i = 0; i < a->n; i++) {

@@ -29,12 +29,25 @@ struct Archive {
     bool failed, begun;
 };
 
+/* The formats whose names archive_stem knows, and no others: all that libarchive has would include
+ * some (lrzip, lzop) for which it starts a program of that name, whatever the archive is called. */
+static bool choose_formats(struct archive *a) {
+    int (*const choose[])(struct archive *) = {
+        archive_read_support_filter_gzip,     archive_read_support_filter_bzip2,
+        archive_read_support_filter_xz,       archive_read_support_filter_zstd,
+        archive_read_support_filter_compress, archive_read_support_format_tar,
+        archive_read_support_format_zip,
+    };
+    for (size_t i = 0; i < sizeof choose / sizeof *choose; i++)
+        if (choose[i](a) < ARCHIVE_WARN) return false;
+    return true;
+}
+
 Archive *archive_open(const char *path) {
     Archive *a = xcalloc(1, sizeof *a, "archive");
     a->a = archive_read_new();
     a->path = path;
-    if (!a->a || archive_read_support_filter_all(a->a) < ARCHIVE_WARN ||
-        archive_read_support_format_tar(a->a) || archive_read_support_format_zip(a->a))
+    if (!a->a || !choose_formats(a->a))
         die("%s: libarchive: %s", path, a->a ? archive_error_string(a->a) : "out of memory");
     a->failed = archive_read_open_filename(a->a, path, 1 << 20) != ARCHIVE_OK;
     return a;
@@ -113,6 +126,7 @@ static void read_log(FILE *log, const char *dir, Words *times) {
         Word *w = words_get(times, name.data, name.n);
         if (!w->value) w->value = time;
     }
+    if (!feof(log)) die("%s: cannot read git log: %s", dir, strerror(errno));
     buf_free(&name);
     free(line);
 }
@@ -129,15 +143,17 @@ bool git_times(const char *dir, Words *times) {
     pid_t pid;
     extern char **environ;
     if (pipe2(ends, O_CLOEXEC)) die("git: cannot make a pipe: %s", strerror(errno));
-    posix_spawn_file_actions_init(&act);
-    posix_spawn_file_actions_adddup2(&act, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (posix_spawn_file_actions_init(&act) ||
+        posix_spawn_file_actions_adddup2(&act, ends[1], STDOUT_FILENO) ||
+        posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0))
+        die("git: cannot be started: out of memory");
     int failed = posix_spawnp(&pid, "git", &act, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&act);
     close(ends[1]);
     FILE *log = fdopen(ends[0], "r");
-    if (!failed && log) read_log(log, dir, times);
-    if (log) fclose(log);
+    if (!log) die("git: cannot read from it: %s", strerror(errno));
+    if (!failed) read_log(log, dir, times);
+    fclose(log);
     if (!failed)
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     if (failed || status) fprintf(stderr, "%s: git log failed; no commit times from it\n", dir);

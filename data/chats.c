@@ -1,11 +1,11 @@
 /* chats.c: `./refine instruct --from CHATS.jsonl`, instructions that real people have written.
  *
- *     ./refine instruct --from wildchat.jsonl --from lmsys.jsonl --against HumanEval.jsonl > real.jsonl
+ *     ./refine instruct --from wildchat.jsonl --from lmsys.jsonl > real.jsonl
  *     ./refine instruct --from chats.jsonl --turns all --lang en,de > talks.jsonl
  *
- * What to know first: OpenCoder's RealUser part (arXiv 2411.04905, section 4.1) takes questions about
- * code out of collections of conversations; there a model chose and cleaned them, here it is rules of
- * thumb, in this order, each with its reason in the statistics:
+ * What to know first: OpenCoder's RealUser part (arXiv 2411.04905, section 4.1) takes questions
+ * about code out of collections of conversations; there a model chose and cleaned them, here it is
+ * rules of thumb, in this order, each with its reason in the statistics:
  *
  *     marked       toxic, redacted or flagged by a moderation, as the data set says
  *     turns        a question and its answer, or with --turns all all of them in their order
@@ -15,8 +15,8 @@
  *
  * and then those of judge.c: benchmarks, and near duplicates among the questions.
  *
- * A line is a conversation as WildChat and LMSYS-Chat-1M ("conversation" of role and content), ShareGPT
- * and Infinity-Instruct ("conversations" of from and value), others ("messages") or a pair
+ * A line is a conversation as in WildChat and LMSYS-Chat-1M ("conversation" of role and content),
+ * ShareGPT and Infinity-Instruct ("conversations" of from and value), others ("messages") or a pair
  * (instruction, input, output; prompt, response). Test: tests/test_instruct.py. */
 
 #include "instruct.h"
@@ -201,19 +201,25 @@ static const char *const code_words[] = {
     "leetcode",  "unit",       "refactor",   "syntax",
 };
 
+/* Does a word of the list, or its plural, stand at the beginning of s and end there? */
+static bool is_word(Str s, const char *word) {
+    size_t n = strlen(word);
+    if (s.n < n || (s.s[0] | 32) != (word[0] | 32) || strncasecmp(s.s, word, n)) return false;
+    if (s.n > n && s.s[n] == 's') n++;
+    return s.n == n || !isalnum((uint8_t)s.s[n]);
+}
+
 static bool is_code(Str ask, Str answer) {
-    size_t hits = 0;
+    enum { N = sizeof code_words / sizeof *code_words };
+    bool seen[N] = { false };
+    int hits = 0;
     if (fences(ask) || fences(answer)) return true;
-    for (size_t i = 0; i < sizeof code_words / sizeof *code_words && hits < 2; i++) {
-        size_t n = strlen(code_words[i]);
-        for (size_t at = 0; at + n <= ask.n; at++) {
-            bool starts = !at || !isalnum((uint8_t)ask.s[at - 1]);
-            bool ends = at + n == ask.n || !isalnum((uint8_t)ask.s[at + n]);
-            bool plural = at + n < ask.n && ask.s[at + n] == 's' &&
-                          (at + n + 1 == ask.n || !isalnum((uint8_t)ask.s[at + n + 1]));
-            if (!starts || !(ends || plural) || strncasecmp(ask.s + at, code_words[i], n)) continue;
+    for (size_t at = 0; at < ask.n && hits < 2; at++) {
+        if (at && isalnum((uint8_t)ask.s[at - 1])) continue;
+        for (int i = 0; i < N; i++) {
+            if (seen[i] || !is_word((Str){ ask.s + at, ask.n - at }, code_words[i])) continue;
+            seen[i] = true;
             hits++;
-            break;
         }
     }
     return hits >= 2;

@@ -114,7 +114,8 @@ static bool is_quote(char c) { return c == '"' || c == '\''; }
 /* \s*=\s*["'].+?["']\s*\+\s*["'].+?["'].* somewhere in the line. The first place where = and a
  * quote stand is enough: what fits behind a later one fits behind it too. */
 static bool concatenates(Str line) {
-    const char *end = line.s + line.n, *p = line.s, *last = end;
+    const char *end = line.s + line.n, *p = find_byte(line.s, end, '='), *last = end;
+    if (!p) return false;
     while (last > p && !is_quote(last[-1])) last--;
     for (; p < last && (p = find_byte(p, last, '=')); p++) {
         const char *q = skip_space(p + 1, last);
@@ -139,18 +140,19 @@ static uint64_t hash_squeezed(Buf *b, Str line, bool *counts) {
     size_t n = 0, len;
     b->n = 0;
     buf_add(b, line.s, line.n); /* makes room; overwritten from its start */
+    char *to = b->data;
     for (const char *p = line.s; p < end;) {
         if ((uint8_t)*p < 0x80) {
-            b->data[n] = *p;
+            to[n] = *p;
             n += !(uni_bytes[(uint8_t)*p++] & BYTE_SPACE);
             continue;
         }
         bool space = uni_props(char_at(p, end, &len)) & UNI_SPACE;
-        for (size_t i = 0; i < len && !space; i++) b->data[n++] = p[i];
+        for (size_t i = 0; i < len && !space; i++) to[n++] = p[i];
         p += len;
     }
-    *counts = count_chars(b->data, n) != 1 && !str_is((Str){ b->data, n }, "},");
-    return hash_text(b->data, n) | 1;
+    *counts = count_chars(to, n) != 1 && !str_is((Str){ to, n }, "},");
+    return hash_text(to, n) | 1;
 }
 
 /* Lines that are there more than once, white space aside. One character, or "},", is no line to

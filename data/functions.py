@@ -1,15 +1,18 @@
-"""functions.py: the functions of a Python file, for ./refine instruct (data/instruct.c), and what is
+"""functions.py: the functions of a Python file for ./refine instruct (data/instruct.c), and what is
 to be run to try them out.
 
-What to know first. It reads requests from standard input, a letter for the kind, the number of
-bytes in 8 digits, a line feed and the text, and answers each with a line of JSON:
+What to know first. With answers.py behind it, this is one program. It reads requests from standard
+input, a letter for the kind, the number of bytes in 8 digits, a line feed and the text, and answers
+each with a line of JSON:
 
-    f   a file        {"functions": [...]}, or {} where it does not parse
-    t   an answer     {"code", "tests", "program", "why"}: see judge()
+    f            a file: {"functions": [...]}, or {} where it does not parse
+    s, q, p, x   what a model wrote: a snippet, an exercise, one about a library, a textbook:
+                 {"text", "question", "output", "program", "tests", "stub"}, or {"why"} it is not
+                 taken; see answers.py
 
 Nothing of a text is ever executed here. What is to be executed comes in two halves: the program,
-which the sandbox's worker runs, and the tests, which its checker runs (eval/sandbox.h). The examples
-of a docstring are as strange as the function, so the worker runs them too; to the checker they are
+which the sandbox's worker runs, and the tests, which its checker runs (eval/sandbox.h). Examples of
+a docstring are as strange as the function, so the worker runs them too; to the checker they are
 data, and it alone compares. Tests: tests/test_instruct.py, test_synth.py."""
 
 import ast
@@ -208,7 +211,8 @@ def same(got, want, options):
 def matches(example, got):
     source, want, error, options = example
     if type(got) is not list or len(got) != 2 or type(got[0]) is not str: return False
-    if error is None: return got[1] is None and (same(got[0], want, options) if want else not got[0])
+    if error is None:
+        return got[1] is None and (same(got[0], want, options) if want else not got[0])
     if type(got[1]) is not str: return False
     if "IGNORE_EXCEPTION_DETAIL" in options:
         names = [re.match(r"[\\w.]*", text)[0].rpartition(".")[2] for text in (error, got[1])]
@@ -220,6 +224,20 @@ for example in EXAMPLES:
 '''
 
 OPTIONS = "ELLIPSIS", "NORMALIZE_WHITESPACE", "IGNORE_EXCEPTION_DETAIL", "SKIP"
+
+
+def without_import(source, name):
+    """An example without the import of the function itself, which is there."""
+    if "import" not in source or name not in source:
+        return source
+    try:
+        (node,) = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return source
+    if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
+        return source
+    node.names = [alias for alias in node.names if alias.name != name]
+    return ast.unparse(node) + "\n" if node.names else ""
 
 
 def examples_of(docstring, name):
@@ -240,9 +258,12 @@ def examples_of(docstring, name):
             return []
         if "SKIP" in options:
             continue
-        called = re.search(rf"\b{re.escape(name)}\s*\(", example.source)
+        source = without_import(example.source, name)
+        if not source:
+            continue
+        called = re.search(rf"\b{re.escape(name)}\s*\(", source)
         tested = tested or called and bool(example.want or example.exc_msg)
-        found.append([example.source, example.want, example.exc_msg, options])
+        found.append([source, example.want, example.exc_msg, options])
     return found if tested else []
 
 
@@ -258,7 +279,7 @@ def shown_examples(docstring, examples):
     return text.rstrip("\n")
 
 
-# ------------------------------------------------------------------------------------ kind f: a file
+# ----------------------------------------------------------------------------------- kind f: a file
 
 
 def describe(node, place, owner, lines, known):
@@ -317,23 +338,3 @@ def functions(text):
     known = module_names(tree, lines)
     return {"functions": [describe(node, place, owner, lines, known)
                           for node, place, owner in walk(tree.body, "module", "")]}
-
-
-def main():
-    sys.setrecursionlimit(10000)
-    kinds = {b"f": functions}
-    while True:
-        head = sys.stdin.buffer.read(10)
-        if len(head) < 10:
-            break
-        text = sys.stdin.buffer.read(int(head[1:9])).decode("utf-8", "replace")
-        try:
-            answer = kinds[head[:1]](text)
-        except (RecursionError, MemoryError):
-            answer = {}
-        line = json.dumps(answer, ensure_ascii=False) + "\n"
-        sys.stdout.buffer.write(line.encode("utf-8", "replace"))  # texts may hold half a character
-        sys.stdout.buffer.flush()
-
-
-main()

@@ -1,7 +1,7 @@
 /* instruct.c: `./refine instruct`, instructions and answers from functions and their docstrings.
  *
- *     ./refine read SRC/ | ./refine instruct > pairs.jsonl               from all good docstrings
- *     ./refine instruct clean.jsonl --level doctest > pairs.jsonl        only what passes its examples
+ *     ./refine read SRC/ | ./refine instruct > pairs.jsonl               all good docstrings
+ *     ./refine instruct clean.jsonl --level doctest > pairs.jsonl        what passes its examples
  *     ./refine instruct --from chats.jsonl > pairs.jsonl                 real questions: chats.c
  *     ./tokenizer pack pairs.jsonl -o pairs.tok --tokenizer vocab.gguf
  *
@@ -44,7 +44,8 @@ static const char usage[] =
     "  ./refine read SRC/ | ./refine instruct > pairs.jsonl\n"
     "  ./refine instruct clean.jsonl --level doctest --against HumanEval.jsonl -o pairs.jsonl\n"
     "  ./refine instruct --from wildchat.jsonl --lang en,zh > pairs.jsonl\n"
-    "What is left out is counted by reason on stderr and in --stats; data/README.md has the rules.\n";
+    "What is left out is counted by reason on stderr and in --stats; data/README.md has the\n"
+    "rules.\n";
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Rules. Those about the structure of a function are in functions.py. */
@@ -326,7 +327,7 @@ int run_instruct(int argc, char **argv) {
     finder.spool = chats_spool = output_spool();
     pipeline_run(&first);
     source_close(first.in);
-    judge_candidates(&first, finder.spool, finder.tested, NULL);
+    judge_candidates(&first, finder.spool, finder.tested);
     pipeline_free(&first);
     return 0;
 }

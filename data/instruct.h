@@ -39,15 +39,17 @@ void judge_gather(Option *table, int most, const Option *own, const Option *more
 
 /* Before the first pass: opens the output and, with `run`, the sandbox, or ends the program. */
 void judge_open(bool run);
+/* A text whose near duplicates are dropped too; behind judge_open. */
+void judge_known(Str text);
 /* Judges what was put into the spool, writes what stays to -o, and reports on both passes. `run`:
- * tests are run; `known`: texts whose near duplicates are dropped too, a document a line, or NULL. */
-void judge_candidates(Pipeline *first, Output *spool, bool run, Source *known);
+ * tests are run. */
+void judge_candidates(Pipeline *first, Output *spool, bool run);
 
 int run_instruct(int argc, char **argv);
 int run_synth(int argc, char **argv);
 
-/* chats.c: the first pass over files of conversations: the stage, where it puts candidates, and what
- * loads its documents. */
+/* chats.c: the first pass over conversations: the stage, where it puts candidates, and what loads
+ * its documents. */
 extern const Stage chats_stage;
 extern Output *chats_spool;
 bool load_chat(const Source *s, Document *d, Error *e);

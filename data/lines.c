@@ -243,7 +243,6 @@ Output *output_open(const char *path, bool zstd) {
     o->block = xcalloc(BLOCK, 1, "output");
     if (path && strcmp(path, "-")) {
         o->path = path;
-        out_sweep(path);
         out_open(&o->file, path);
         zstd |= ends_with(path, ".zst");
     } else {

@@ -11,7 +11,7 @@
 
 extern char **environ;
 
-/* functions.py, as numbers: one program, whatever the files are called. */
+/* functions.py and answers.py, as numbers. */
 static const char functions_script[] = {
 #include "../build/data/functions.inc"
     0
@@ -66,6 +66,7 @@ static bool start(Worker *w, const char *const *argv) {
     close(pair[1]);
     w->socket = pair[0];
     if (!bad) return true;
+    if (bad != ENOENT) die("%s: cannot be started: %s", argv[0], strerror(bad));
     close(pair[0]);
     w->pid = -1;
     report_missing(argv[0]);

@@ -165,6 +165,15 @@ static void set_place(Document *d, const char *repo, const char *path, Meta m) {
     d->commit_time = m.commit_time;
 }
 
+/* What may not be read, or has gone, is dropped and counted; where the system fails (too many open
+ * files, no memory, a bad disk) the program ends: the output would lack what it should have. */
+static bool unreadable(Document *d) {
+    static const int usual[] = { EACCES, EPERM, ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG };
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
+        if (errno == usual[i]) return document_drop(d, "unreadable");
+    die("%s: cannot read: %s", d->raw.data, strerror(errno));
+}
+
 /* The entry of the walk's directory becomes a document, with the name to open in raw; false where
  * it is a directory or none of ours. */
 static bool take_entry(Files *f, const char *name, Document *d) {
@@ -179,11 +188,11 @@ static bool take_entry(Files *f, const char *name, Document *d) {
     buf_add(&d->raw, name, strlen(name));
     set_place(d, dir->repo, d->raw.data + dir->prefix, dir->meta);
     if (lstat(d->raw.data, &st)) {
-        d->reason = "unreadable";
+        unreadable(d);
     } else if (S_ISDIR(st.st_mode)) {
         buf_add(&d->raw, "/", 1);
         if (enter(f, d->raw.data, &e)) return false;
-        d->reason = "unreadable";
+        unreadable(d);
     } else if (!S_ISREG(st.st_mode)) {
         d->reason = S_ISLNK(st.st_mode) ? "a link" : "not a regular file";
     } else {
@@ -329,7 +338,7 @@ Source *source_files(const char **path, int n) {
 /* Reads the file that raw names into text; no more than is allowed, even if it grows. */
 static bool read_bytes(Document *d) {
     int fd = open(d->raw.data, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return document_drop(d, "unreadable");
+    if (fd < 0) return unreadable(d);
     Buf *b = &d->text;
     buf_add(b, "", 0);
     if (b->cap < (size_t)d->size + 1) {
@@ -342,7 +351,7 @@ static bool read_bytes(Document *d) {
         size_t room = b->cap - 1 - b->n;
         got = room ? read(fd, b->data + b->n, room) : read(fd, more, sizeof more);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) break;
+        if (got < 0) return unreadable(d); /* and ends */
         if (room)
             b->n += (size_t)got;
         else
@@ -351,7 +360,7 @@ static bool read_bytes(Document *d) {
     close(fd);
     b->data[b->n] = 0;
     d->size = (int64_t)b->n;
-    return got >= 0 || document_drop(d, "unreadable");
+    return true;
 }
 
 static bool is_utf8(const char *s, size_t n) {

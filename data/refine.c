@@ -12,6 +12,7 @@
 #include "dedup.h"    /* run_dedup */
 #include "instruct.h" /* run_instruct, run_synth */
 #include "mix.h"      /* run_mix */
+#include "recall.h"   /* run_recall */
 #include "refine.h"
 #include "sample.h" /* run_budgets */
 #ifdef __GLIBC__
@@ -70,6 +71,8 @@ static const Command commands[] = {
     { "anneal", NULL, &anneal_stage, NULL },
     { "decontaminate", NULL, &decontaminate_stage, NULL },
     { "instruct", "instructions and answers from docstrings or conversations", NULL, run_instruct },
+    { "synth", "a model writes training data; what passes its own tests stays", NULL, run_synth },
+    { "recall", "pages about code from a web crawl", NULL, run_recall },
     { "stats", "files, bytes and languages, as a table and as SVG", NULL, run_stats },
     { "all", "the whole chain in one process", NULL, run_all },
     { NULL, NULL, NULL, NULL },

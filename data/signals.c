@@ -97,8 +97,8 @@ void rules_close(Rules *r) {
     WordList *w = &r->words;
     uint32_t *words[] = { w->id, w->len, w->count, w->gram, w->at };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) free(words[i]);
-    Buf *bufs[] = { &r->repaired,    &r->plain,      &r->code_buf,
-                    &r->comment_buf, &r->small_code, &r->scratch };
+    Buf *bufs[] = { &r->repaired,   &r->plain,   &r->code_buf, &r->comment_buf,
+                    &r->small_code, &r->scratch, &r->word };
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) buf_free(bufs[i]);
     free(r->codes.code);
     free(r->work.code);
@@ -112,7 +112,7 @@ void rules_close(Rules *r) {
 static Str valid_text(Buf *b, Str text) {
     const char *end = text.s + text.n, *from = text.s;
     b->n = 0;
-    for (const char *p = text.s; p < end;) {
+    for (const char *p = text.s; (p = ascii_end(p, end)) < end;) {
         size_t len;
         if (char_at(p, end, &len) == MALFORMED) {
             buf_add(b, from, (size_t)(p - from));
@@ -144,8 +144,8 @@ void lines_of(Lines *lines, Str text, bool visible_only) {
 void small_letters(Buf *b, Str text) {
     b->n = 0;
     buf_add(b, text.s, text.n);
-    for (size_t i = 0; i < b->n; i++)
-        b->data[i] = (char)(b->data[i] | (b->data[i] >= 'A' && b->data[i] <= 'Z' ? 32 : 0));
+    char *p = b->data; /* by itself: a store into b->data[i] might change b, and is done singly */
+    for (size_t i = 0; i < text.n; i++) p[i] = (char)(p[i] | (p[i] >= 'A' && p[i] <= 'Z' ? 32 : 0));
 }
 
 const char *find_word(Str text, const char *word, bool fold) {

@@ -11,21 +11,32 @@
 #include "rules.h"
 #include "unichars.h" /* char_at, uni_props, Codes */
 
-/* Numbers for 64-bit keys other than 0. table_clear empties it; n: how many keys may come, a guess
- * or, where places are to stay (`entry[i]`), an upper bound. */
+/* Numbers for 64-bit keys: entry[0 .. n - 1] in the order in which the keys came, and a hash table
+ * of where they are, which is small because it holds 32-bit numbers only. */
 typedef struct {
     uint64_t key;
-    uint32_t value, place; /* the number of this entry */
+    uint32_t value;
 } Entry;
 typedef struct {
     Entry *entry;
-    size_t n, mask, cap;
-    int shift; /* 64 - log2 of the size */
+    uint32_t *slot; /* 2^bits places: 0, or 1 + the number of an entry */
+    size_t n, cap;
+    int bits, most_bits; /* in use; what the memory is for */
 } Table;
-void table_clear(Table *t, size_t n);
-/* The key's entry, with value 0 where it is new. Valid until the next call. */
-Entry *table_get(Table *t, uint64_t key);
+void table_clear(Table *t, size_t n); /* empties it; n: how many keys may come, a guess */
+void table_grow(Table *t);            /* twice the places */
 void table_free(Table *t);
+
+/* The key's entry, with value 0 where it is new. Valid until the next call. */
+static inline Entry *table_get(Table *t, uint64_t key) {
+    if (2 * t->n >= (size_t)1 << t->bits) table_grow(t);
+    size_t i = key * 0x9E3779B97F4A7C15u >> (64 - t->bits); /* the top bits depend on all of it */
+    for (uint32_t at; (at = t->slot[i]); i = (i + 1) & (((size_t)1 << t->bits) - 1))
+        if (t->entry[at - 1].key == key) return &t->entry[at - 1];
+    t->entry[t->n] = (Entry){ key, 0 };
+    t->slot[i] = (uint32_t)++t->n;
+    return &t->entry[t->n - 1];
+}
 
 /* The normalized words of a file, in order: their number among the different ones and length. */
 typedef struct {
@@ -52,6 +63,7 @@ struct Rules {
     WordList words;
     Table table;
     Codes codes, work; /* a line while it is normalized */
+    Buf word;          /* a word of such a line, in UTF-8 */
     Buf repaired, plain, code_buf, comment_buf, small_code, scratch; /* small: in lower case */
     uint64_t *line_hash; /* of each line of code, without white space */
     size_t line_hash_cap;

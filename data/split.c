@@ -9,14 +9,23 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Short lexers */
 
+/* Cuts a comment of C that begins at p: the place behind it, or NULL where there is none. A // takes
+ * its line feed along or not. */
+static const char *cut_comment(Cutter *x, const char *p, bool line_feed) {
+    const char *q = NULL;
+    if (goes_on(p, x->end, "//"))
+        q = line_feed ? next_line(p, x->end) : line_end(p, x->end);
+    else if (goes_on(p, x->end, "/*"))
+        q = behind(x, p + 2, "*/", '*');
+    if (q) cut(x, p, q);
+    return q;
+}
+
 void lex_java(Cutter *x) {
     for (const char *p = x->s, *q; p < x->end; p = q) {
         q = NULL;
-        if (*p == '/' && goes_on(p, x->end, "//")) {
-            q = line_end(p, x->end);
-            cut(x, p, q);
-        } else if (*p == '/' && goes_on(p, x->end, "/*")) {
-            if ((q = behind(x, p + 2, "*/", '*'))) cut(x, p, q);
+        if (*p == '/') {
+            q = cut_comment(x, p, false);
         } else if (*p == '"' && goes_on(p, x->end, "\"\"\"\n")) {
             q = behind(x, p + 4, "\"\"\"", '3');
         } else if (*p == '"') {
@@ -32,11 +41,8 @@ void lex_java(Cutter *x) {
 void lex_go(Cutter *x) {
     for (const char *p = x->s, *q; p < x->end; p = q) {
         q = NULL;
-        if (*p == '/' && goes_on(p, x->end, "//")) {
-            q = line_end(p, x->end);
-            cut(x, p, q);
-        } else if (*p == '/' && goes_on(p, x->end, "/*")) {
-            if ((q = behind(x, p + 2, "*/", '*'))) cut(x, p, q);
+        if (*p == '/') {
+            q = cut_comment(x, p, false);
         } else if (*p == '`') {
             q = behind(x, p + 1, "`", '`');
         } else if (*p == '"') {
@@ -80,11 +86,11 @@ void lex_php(Cutter *x) { /* between <? and ?>; the rest is code */
             if (!q) return;
         } else if (*p == '?' && goes_on(p, x->end, "?>")) {
             inside = false;
-        } else if (goes_on(p, x->end, "//") || (*p == '#' && !goes_on(p, x->end, "#["))) {
+        } else if (*p == '/') {
+            q = cut_comment(x, p, true);
+        } else if (*p == '#' && !goes_on(p, x->end, "#[")) {
             q = next_line(p, x->end);
             cut(x, p, q);
-        } else if (*p == '/' && goes_on(p, x->end, "/*")) {
-            if ((q = behind(x, p + 2, "*/", '*'))) cut(x, p, q);
         } else if (*p == '"' || *p == '\'') {
             q = escaped_string(x, p);
         }
@@ -122,11 +128,8 @@ void lex_csharp(Cutter *x) {
             const char *open = skip_space(p, x->end);
             if (open < x->end && *open == '[' && (q = find_byte(open, x->end, ']'))) continue;
         }
-        if (*p == '/' && goes_on(p, x->end, "//")) {
-            q = next_line(p, x->end);
-            cut(x, p, q);
-        } else if (*p == '/' && goes_on(p, x->end, "/*")) {
-            if ((q = behind(x, p + 2, "*/", '*'))) cut(x, p, q);
+        if (*p == '/') {
+            q = cut_comment(x, p, true);
         } else if (*p == '"') {
             q = csharp_string(x, p);
         } else if (*p == '\'') {

@@ -52,6 +52,16 @@ static inline uint32_t char_at(const char *s, const char *end, size_t *len) {
     return c;
 }
 
+/* The first byte from p on that is not ASCII, or end. */
+static inline const char *ascii_end(const char *p, const char *end) {
+    for (uint64_t w; end - p >= 8; p += 8) {
+        memcpy(&w, p, 8);
+        if (w & 0x8080808080808080u) break;
+    }
+    while (p < end && (uint8_t)*p < 0x80) p++;
+    return p;
+}
+
 static inline size_t count_chars(const char *s, size_t n) {
     size_t count = n, i = 0;
     for (uint64_t w; i + 8 <= n; i += 8) { /* bytes 10xxxxxx, eight at a time */

@@ -144,8 +144,21 @@ static void compose(Codes *x) {
     x->n = n;
 }
 
+/* Of a line without characters that change, only ASCII is touched. */
+static bool normalize_ascii(Codes *out, const char *s, size_t n) {
+    for (size_t i = 0, len; i < n; i += len) {
+        uint32_t c = (uint8_t)s[i];
+        len = c < 0x80 ? 1 : utf8_decode(s + i, n - i, &c);
+        if (c >= 0x80 && (c == MALFORMED || uni_props(c) & UNI_CHANGES)) return false;
+        c < 0x80 ? put_plain(out, c, false) : put(out, c);
+    }
+    return true;
+}
+
 void uni_normalize(Codes *out, Codes *work, const char *s, size_t n) {
     out->n = work->n = 0;
+    if (normalize_ascii(out, s, n)) return;
+    out->n = 0;
     for (size_t i = 0; i < n;) {
         uint32_t c, next = ' ', before = i && work->n ? work->code[work->n - 1] : ' ';
         i += utf8_decode(s + i, n - i, &c);

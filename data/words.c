@@ -7,7 +7,8 @@
  * is gone after a few. Test: tests/test_filter.py. */
 
 #include "signals.h"
-#include <math.h> /* log */
+#include "../jsonwrite.h" /* utf8_put */
+#include <math.h>         /* log */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Tables */
@@ -25,56 +26,36 @@ uint64_t hash_text(const char *s, size_t n) {
     return hash_pair(h, eight);
 }
 
+static void clear_slots(Table *t) {
+    size_t size = (size_t)1 << t->bits;
+    if (t->bits > t->most_bits) {
+        t->most_bits = t->bits;
+        t->cap = size / 2 + 1;
+        t->slot = (uint32_t *)xrealloc(t->slot, size, sizeof *t->slot, "a table");
+        t->entry = (Entry *)xrealloc(t->entry, t->cap, sizeof *t->entry, "a table");
+    }
+    memset(t->slot, 0, size * sizeof *t->slot);
+}
+
 void table_clear(Table *t, size_t n) {
-    size_t size = 64;
-    t->shift = 58;
-    for (; size < n + n / 2; t->shift--) size *= 2;
-    if (size > t->cap) {
-        free(t->entry);
-        t->entry = (Entry *)xcalloc(size, sizeof *t->entry, "a table");
-        t->cap = size;
-    } else {
-        memset(t->entry, 0, size * sizeof *t->entry);
-    }
-    t->mask = size - 1;
+    for (t->bits = 6; (size_t)1 << t->bits < 2 * n;) t->bits++;
     t->n = 0;
+    clear_slots(t);
 }
 
-static Entry *find_entry(const Table *t, uint64_t key) {
-    size_t i = key * 0x9E3779B97F4A7C15u >> t->shift; /* the top bits depend on all of the key */
-    while (t->entry[i].key && t->entry[i].key != key) i = (i + 1) & t->mask;
-    t->entry[i].place = (uint32_t)i;
-    return &t->entry[i];
-}
-
-static void grow_table(Table *t) {
-    Table old = *t;
-    memset(t, 0, sizeof *t);
-    table_clear(t, 2 * (old.mask + 1));
-    for (size_t i = 0; i <= old.mask; i++) {
-        if (!old.entry[i].key) continue;
-        Entry *e = find_entry(t, old.entry[i].key);
-        e->key = old.entry[i].key;
-        e->value = old.entry[i].value;
+void table_grow(Table *t) {
+    t->bits++;
+    clear_slots(t);
+    for (size_t k = 0; k < t->n; k++) {
+        size_t i = t->entry[k].key * 0x9E3779B97F4A7C15u >> (64 - t->bits);
+        while (t->slot[i]) i = (i + 1) & (((size_t)1 << t->bits) - 1);
+        t->slot[i] = (uint32_t)(k + 1);
     }
-    t->n = old.n;
-    free(old.entry);
-}
-
-Entry *table_get(Table *t, uint64_t key) {
-    Entry *e = find_entry(t, key);
-    if (e->key) return e;
-    if (4 * t->n > 3 * t->mask) {
-        grow_table(t);
-        e = find_entry(t, key);
-    }
-    e->key = key;
-    t->n++;
-    return e;
 }
 
 void table_free(Table *t) {
     free(t->entry);
+    free(t->slot);
     memset(t, 0, sizeof *t);
 }
 
@@ -90,93 +71,100 @@ static uint8_t class_of_ascii(int c) {
     return isspace(c) || ispunct(c) ? GAP : SYMBOL;
 }
 
-static void add_word(Rules *r, uint64_t hash, uint32_t len) {
+/* The word of n bytes at s, behind which there are 8 more; it has `chars` characters. */
+static void add_word(Rules *r, const char *s, size_t n, size_t chars) {
     WordList *w = &r->words;
+    uint64_t hash = n, eight;
+    if (!n) return;
     if (w->n == w->cap) {
         w->cap = w->cap * 2 + 1024;
         w->id = (uint32_t *)xrealloc(w->id, w->cap, sizeof *w->id, "words");
         w->len = (uint32_t *)xrealloc(w->len, w->cap, sizeof *w->len, "words");
     }
-    Entry *e = table_get(&r->table, hash | 1);
-    if (!e->value) {
-        if (w->n_different == w->count_cap) {
-            w->count_cap = w->count_cap * 2 + 1024;
-            w->count = (uint32_t *)xrealloc(w->count, w->count_cap, sizeof *w->count, "words");
+    for (; n > 8; s += 8, n -= 8) {
+        memcpy(&eight, s, 8);
+        hash = hash_pair(hash, eight);
+    }
+    memcpy(&eight, s, 8);
+    Entry *e = table_get(&r->table, hash_pair(hash, eight << (64 - 8 * n)));
+    e->value++;
+    w->id[w->n] = (uint32_t)(e - r->table.entry);
+    w->len[w->n++] = (uint32_t)chars;
+    w->chars += chars;
+}
+
+/* The words of a line in lower case, behind which there are 8 bytes more. What is NOTHING joins
+ * what is before and behind it: it is taken out first. */
+static void ascii_words(Rules *r, const uint8_t *class, char *s, size_t n) {
+    const char *end = s + n;
+    for (const char *p = s, *q; p < end; p = q) {
+        uint8_t kind = class[(uint8_t)*p];
+        for (q = p + 1; q < end && class[(uint8_t)*q] == kind;) q++;
+        if (kind == NOTHING || (q < end && class[(uint8_t)*q] == NOTHING)) {
+            size_t kept = (size_t)(p - s);
+            for (q = p; q < end; q++)
+                if (class[(uint8_t)*q] != NOTHING) s[kept++] = *q;
+            end = s + kept;
+            q = p;
+        } else if (kind != GAP) {
+            add_word(r, p, (size_t)(q - p), (size_t)(q - p));
         }
-        w->count[w->n_different] = 0;
-        e->value = (uint32_t)++w->n_different; /* 1 + the number */
-    }
-    w->count[e->value - 1]++;
-    w->id[w->n] = e->value - 1;
-    w->len[w->n++] = len;
-    w->chars += len;
-}
-
-/* A word while it is read; four characters at a time go into the hash. */
-typedef struct {
-    uint64_t hash, bytes;
-    uint32_t len;
-    int kind; /* LETTERS, SYMBOL, or GAP: no word */
-} Word;
-
-static void end_word(Rules *r, Word *w) {
-    if (w->kind != GAP) add_word(r, hash_pair(w->hash + w->len, w->bytes), w->len);
-    *w = (Word){ 0, 0, 0, GAP };
-}
-
-static inline void add_char(Rules *r, Word *w, uint32_t c, int kind) {
-    if (kind != w->kind) end_word(r, w);
-    w->kind = kind;
-    if (kind == GAP) return;
-    w->bytes = w->bytes << 16 ^ c;
-    if (++w->len % 4 == 0) {
-        w->hash = hash_pair(w->hash, w->bytes);
-        w->bytes = 0;
     }
 }
 
-static void ascii_words(Rules *r, const uint8_t *class, const char *s, size_t n) {
-    Word w = { 0, 0, 0, GAP };
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = (uint8_t)s[i], kind = class[c];
-        if (kind == NOTHING) continue;
-        add_char(r, &w, c >= 'A' && c <= 'Z' ? c | 32u : c, kind);
-    }
-    end_word(r, &w);
+static void end_word(Rules *r, Buf *word, size_t *chars) {
+    size_t n = word->n;
+    buf_add(word, "\0\0\0\0\0\0\0", 8);
+    add_word(r, word->data, n, *chars);
+    word->n = *chars = 0;
 }
 
 /* Chinese has no spaces: a run of its characters counts as words of two. The released filter asks
  * the dictionary of jieba, whose words are 1.5 to 2 characters long on average. */
 static void unicode_words(Rules *r, const char *s, size_t n) {
-    Word w = { 0, 0, 0, GAP };
+    Buf *word = &r->word;
+    size_t chars = 0;
+    int before = GAP;
     uni_normalize(&r->codes, &r->work, s, n);
     for (size_t i = 0; i < r->codes.n; i++) {
+        char utf8[4];
         uint32_t c = r->codes.code[i];
         uint8_t p = uni_props(c);
         int kind = p & UNI_WORD ? LETTERS : p & UNI_SPACE ? GAP : SYMBOL;
-        if (r->file->chinese && p & UNI_HAN && w.len % 2 == 0) end_word(r, &w);
-        add_char(r, &w, c, kind);
+        bool two = r->file->chinese && p & UNI_HAN && chars % 2 == 0;
+        if (chars && (kind != before || two)) end_word(r, word, &chars);
+        before = kind;
+        if (kind == GAP) continue;
+        buf_add(word, utf8, (size_t)(utf8_put(utf8, c) - utf8));
+        chars++;
     }
-    end_word(r, &w);
+    if (chars) end_word(r, word, &chars);
 }
 
 void words_of_text(Rules *r) {
     uint8_t class[128];
-    const char *s = r->text.s, *end = s + r->text.n;
+    WordList *w = &r->words;
     for (int c = 0; c < 128; c++) class[c] = class_of_ascii(c);
-    r->words.n = r->words.n_different = 0;
-    r->words.chars = 0;
+    w->n = w->chars = r->word.n = 0;
     table_clear(&r->table, r->text.n / 32);
-    while (s < end) {
-        const char *stop = next_line(s, end);
+    small_letters(&r->scratch, r->text);
+    buf_add(&r->scratch, "\0\0\0\0\0\0\0", 8);
+    char *s = r->scratch.data, *end = s + r->text.n, *stop;
+    for (; s < end; s = stop) {
         uint8_t high = 0;
+        stop = s + (next_line(s, end) - s);
         for (const char *p = s; p < stop; p++) high |= (uint8_t)*p;
         if (high < 0x80)
             ascii_words(r, class, s, (size_t)(stop - s));
         else
             unicode_words(r, s, (size_t)(stop - s));
-        s = stop;
     }
+    w->n_different = r->table.n;
+    if (w->count_cap < w->n_different) {
+        w->count_cap = w->n_different * 2;
+        w->count = (uint32_t *)xrealloc(w->count, w->count_cap, sizeof *w->count, "words");
+    }
+    for (size_t i = 0; i < w->n_different; i++) w->count[i] = r->table.entry[i].value;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -190,12 +178,12 @@ typedef struct {
     uint32_t count;
 } Top;
 
-/* From gram of n-1 words to gram of n: the numbers are places in the table, which counts. */
+/* From gram of n-1 words to gram of n: the numbers are those of the table, which counts. */
 static Top longer_grams(Rules *r, size_t n) {
     WordList *w = &r->words;
     Top top = { 0, 1 };
     size_t kept = 0;
-    table_clear(&r->table, w->n_at);
+    table_clear(&r->table, w->n_at / 4);
     for (size_t k = 0; k < w->n_at; k++) {
         size_t i = w->at[k];
         if (i + n > w->n || w->gram[i + 1] == NONE) {
@@ -203,9 +191,9 @@ static Top longer_grams(Rules *r, size_t n) {
             continue;
         }
         uint64_t key = (uint64_t)w->gram[i] << 32 | w->id[i + n - 1];
-        Entry *e = table_get(&r->table, key + 1); /* 0 is no key */
+        Entry *e = table_get(&r->table, key);
         e->value++;
-        w->gram[i] = e->place;
+        w->gram[i] = (uint32_t)(e - r->table.entry);
         w->at[kept++] = (uint32_t)i;
     }
     w->n_at = 0;

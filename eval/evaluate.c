@@ -245,14 +245,31 @@ static int make_scores(Score *s) {
     return n == first + 1 ? first : n;
 }
 
+/* A score without the answers that the system failed to run would be another. Toolchains that are
+ * not there are no failure. */
+static void expect_all_run(void) {
+    const char *why = NULL;
+    size_t broken = 0;
+    for (size_t i = 0; i < all.n; i++) {
+        const Outcome *o = &all.c[i].outcome;
+        if (o->verdict != NOT_RUN) continue;
+        if (strstr(o->reason, "sandbox: ") || strstr(o->reason, "does not start in a box"))
+            why = o->reason, broken++;
+    }
+    if (broken)
+        die("%s: %zu of %zu answers could not be run: %s; the same command with -o goes on",
+            tasks.path, broken, all.n, why);
+}
+
 static void report(void) {
     static Score s[MAX_SCORES];
     int n = make_scores(s);
     Buf text = { 0 }, picture = { 0 };
     put_summary(&text, s, n, &all, opt.failures);
     if (!opt.quiet) fwrite(text.data, 1, text.n, stderr);
+    if (opt.out) write_lines(true);
+    expect_all_run();
     if (opt.out) {
-        write_lines(true);
         write_text("summary.txt", &text);
         draw_bars(&picture, s, n, tasks.path);
         write_text("scores.svg", &picture);

@@ -30,10 +30,12 @@ static char *ask_program(const char *name) {
     char block[4096];
     int from, to, status = 1;
     pid_t pid;
-    if (!make_pipe(&from, &to) || posix_spawn_file_actions_init(&actions)) return NULL;
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, to, 1);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    if (!make_pipe(&from, &to)) return NULL;
+    if (posix_spawn_file_actions_init(&actions) ||
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0) ||
+        posix_spawn_file_actions_adddup2(&actions, to, 1) ||
+        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0))
+        die("%s: cannot be started: out of memory", name);
     bool ok = !posix_spawnp(&pid, name, &actions, NULL, (char *const *)argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     close(to);
@@ -71,8 +73,10 @@ static void try_program(const char *name, PythonHome *home) {
     int n = 0;
     for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line;
          line = strtok_r(NULL, "\n", &rest)) {
-        if (line[0] == '=' && !home->packages) home->packages = strdup(line + 1);
-        if (line[0] == '/' && n < HOME_MAX - 1) home->path[n++] = strdup(line);
+        char **to = line[0] == '=' && !home->packages    ? &home->packages
+                    : line[0] == '/' && n < HOME_MAX - 1 ? &home->path[n++]
+                                                         : NULL;
+        if (to && !(*to = strdup(line + (line[0] == '=')))) die("%s: out of memory", name);
     }
     free(text);
 }

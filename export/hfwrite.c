@@ -24,16 +24,18 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. The unfinished directory */
 
-static char unfinished[4096]; /* its name, "" when there is none */
+static char unfinished[4096]; /* its name */
+static DIR *inside; /* NULL when there is none; opened early: to remove it must not need memory */
 
 static void remove_unfinished(void) {
-    DIR *d = unfinished[0] ? opendir(unfinished) : NULL;
+    DIR *d = inside;
     if (!d) return;
+    inside = NULL;
+    rewinddir(d);
     for (struct dirent *file = readdir(d); file; file = readdir(d))
         (void)unlinkat(dirfd(d), file->d_name, 0); /* . and .. refuse, and should */
     closedir(d);
     (void)rmdir(unfinished); /* at exit, nothing is left to be done about a failure */
-    unfinished[0] = 0;
 }
 
 static void block_signals(int how) {
@@ -71,13 +73,19 @@ static void begin_directory(const char *out) {
     if (length < 0 || (size_t)length > sizeof name - 64) /* room for the names of files in it */
         die("%.60s...: name of %zu bytes, too long", out, n);
     if (mkdir(name, 0777)) die("%s: cannot create: %s", out, strerror(errno));
+    if (!(inside = opendir(name))) {
+        int saved = errno;
+        (void)rmdir(name); /* the reason to be told is the first */
+        die("%s: cannot open: %s", out, strerror(saved));
+    }
     memcpy(unfinished, name, sizeof unfinished);
 }
 
 static void end_directory(const char *out) {
     obey_signals();
     if (rename(unfinished, out)) die("%s: cannot rename into place: %s", out, strerror(errno));
-    unfinished[0] = 0;
+    closedir(inside);
+    inside = NULL;
     block_signals(SIG_UNBLOCK);
 }
 

@@ -629,7 +629,7 @@ def build(tests):
 
 def run_tests(tests):
     """None when all pass, else the first complaint."""
-    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "120", *tests],
+    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "600", *tests],
                           cwd=TREE, stdout=subprocess.PIPE, text=True, errors="replace")
     bad = [line.strip() for line in done.stdout.splitlines() if line.startswith("  FAIL")]
     return (bad[0] if bad else done.stdout.strip()) if done.returncode else None

@@ -21,7 +21,9 @@ import measure  # noqa: E402
 
 PLACE = os.path.relpath(os.path.join(SCRATCH, "cookbook"), ROOT)  # ours is started there
 COOK = [sys.executable, "cookbook/cookbook.py"]
-PLOT = os.path.join("build", "plot")
+PLOT = os.path.join("build", "asan", "plot")  # every input is tried on the strict one, if built
+if not os.path.exists(os.path.join(ROOT, PLOT)):
+    PLOT = os.path.join("build", "plot")
 PLAN = """
 [plan]
 about = a test    # what follows is no comment's business
@@ -231,12 +233,36 @@ def test_resume():
     for steps in re.findall(r"going on from .*ckpt-(\d+)", seen.decode()):
         check("the second run went on where the first stopped", int(steps) >= 100, steps)
     check("it did go on", b"--resume" in seen, short(seen))
-    write_file(plan, read("long").replace("[pretrain]", "[pretrain]\nminutes = 0.001"))
+    minutes = (float(read("work/pretrain.part/seconds")) + 3) / 60
+    write_file(plan, read("long").replace("[pretrain]", f"[pretrain]\nminutes = {minutes}"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does in the background
     code, _, err = cook(plan, "--until", "pretrain")
+    signal.signal(signal.SIGINT, before)
     done = stamp("pretrain")["figures"]["updates"]
     check("minutes end the stage with its last checkpoint", code == 0 and 100 < done < 4000, err)
+    shutil.copytree(f"{PLACE}/work/pretrain", f"{PLACE}/work/pretrain.part")
+    for name in "pretrain/stamp.json", "pretrain.part/stamp.json", "pretrain.part/model.bin":
+        os.remove(f"{PLACE}/work/{name}")
+    code, _, err = cook(plan, "--until", "pretrain")
+    check("no time left: the last checkpoint is it", code == 0 and "$ ./train" not in err and
+          stamp("pretrain")["figures"]["updates"] == done, err)
+    check_long(plan)
     old = f"{PLACE}/work/pretrain.old/model.bin"
     check("a model that is replaced is kept", os.path.exists(old))
+
+
+def check_long(plan):
+    """Training that took long is not done again for a key that changed unasked."""
+    made = stamp("pretrain")
+    write_file(f"{PLACE}/work/pretrain/stamp.json", json.dumps({**made, "seconds": 3600}))
+    other = write_file(f"{PLACE}/other", read("long").replace("lr = 3e-3", "lr = 2e-3"))
+    code, _, err = cook(other, "--until", "pretrain")
+    check("an hour of training is not thrown away", code == 1 and "60 minutes" in err and
+          "--redo" in err and "$ " not in err, err)
+    code, _, err = cook(plan, "--until", "pretrain")
+    check("it still fits its own plan", code == 0 and "pretrain: done before, 3600 s" in err, err)
+    code, _, err = cook(other, "--until", "pack", "--redo")
+    check("unless one asks for it", code == 0, err)
 
 
 def refused(name, plan, *words, wrong=""):

@@ -207,7 +207,8 @@ def test_wordings():
 GOOD = {
     "a value": (">>> f(1)\n2", "return a + 1"),
     "printed": (">>> f('x')\nx\ny", "print(a)\n    print('y')"),
-    "nothing": (">>> f(1)\n>>> f.b = f(3)\n>>> f(2)\n>>> f(None)\n1", "return 1 if a is None else None"),
+    "nothing": (">>> f(1)\n>>> f.b = f(3)\n>>> f(2)\n>>> f(None)\n1",
+                "return 1 if a is None else None"),
     "an exception": (">>> f(0)\nTraceback (most recent call last):\n    ...\n"
                      "ZeroDivisionError: division by zero", "return 1 / a"),
     "its detail": (">>> f(0)  # doctest: +IGNORE_EXCEPTION_DETAIL\n"
@@ -217,6 +218,7 @@ GOOD = {
     "white space": (">>> f(0)  # doctest: +NORMALIZE_WHITESPACE\n[0,\n 1]", "return [a, 1]"),
     "skipped": (">>> f(0)\n0\n>>> f(1)  # doctest: +SKIP\n5", "return a"),
     "a module": (">>> import math\n>>> f(math.pi) == math.pi\nTrue", "return a"),
+    "its own import": (">>> from nosuchmodule import f\n>>> f(1)\n1", "return a"),
     "several lines": (">>> for i in range(2):\n...     f(i)\n0\n1", "return a"),
     "classes": (">>> class A: b = 5\n>>> f(A())\n5", "return a.b"),
 }
@@ -247,13 +249,15 @@ HOSTILE = {
     "kills": "import os\n    os.kill(os.getppid(), 9)\n    os.kill(0, 9)",
     "writes a file": "open(PLACE + '/left', 'w').write('x')\n    return 2",
     "reads a file": "return len(open(PLACE + '/secret').read()) and 2",
-    "starts a program": "import subprocess\n    subprocess.run(['/bin/sh', '-c', 'echo > /tmp/left'],"
-                        " check=True)\n    return 2",
+    "starts a program": "import subprocess\n    subprocess.run(['/bin/sh', '-c', "
+                        "'echo > /tmp/left'], check=True)\n    return 2",
     "connects": "import socket\n    socket.create_connection(('127.0.0.1', 1))\n    return 2",
-    "says that it passed": "import os\n    for fd in range(64):\n        try: os.write(fd, b'0\\n')\n"
-                           "        except OSError: pass\n    print('passed')",
-    "answers in advance": "import os\n    for fd in range(64):\n        try: os.write(fd, b'[\"=\",3,"
-                          "[\"list\",\"2\\\\n\",null],[]]\\n' * 9)\n        except OSError: pass",
+    "says that it passed": "import os\n    for fd in range(64):\n"
+                           "        try: os.write(fd, b'0\\n')\n        except OSError: pass\n"
+                           "    print('passed')",
+    "answers in advance": "import os\n    for fd in range(64):\n"
+                          "        try: os.write(fd, b'[\"=\",3,["
+                          "\"list\",\"2\\\\n\",null],[]]\\n' * 9)\n        except OSError: pass",
     "always equal": "class Y:\n        def __eq__(s, o): return True\n        def __repr__(s): "
                     "return Y()\n    return Y()",
     "a text that equals all": "class S(str):\n        __eq__ = lambda s, o: True\n    globals()["
@@ -262,7 +266,8 @@ HOSTILE = {
     "patches sys": "import sys\n    sys.displayhook = lambda v: sys.stdout.write('passed')\n"
                    "    return 7",
     "looks for what is wanted": "import sys\n    f = sys._getframe()\n    while f.f_back:\n"
-                                "        f = f.f_back\n        if 'EXAMPLES' in f.f_globals: return 2",
+                                "        f = f.f_back\n"
+                                "        if 'EXAMPLES' in f.f_globals: return 2",
     "reads its docstring": "return int(f.__doc__.split()[-1])",
     "deep recursion": "return f(a)",
     "much output": "while True: print('x' * 1000000)",
@@ -274,10 +279,10 @@ def tested(cases):
     texts = []
     for i, (examples, body) in enumerate(cases):
         doc = PROSE + "\n\n" + "\n".join("    " + line for line in examples.split("\n"))
-        texts.append(source(doc=doc.replace("\\", "\\\\") + "\n    ", body=f"z{i} = {i}\n    " + body,
-                            before=f"PLACE = {PLACE!r}\n"))
-    return run(texts, "--level", "doctest", "--timeout", 0.5, "--memory", 256, "-j", 8, "--bands", 1,
-               "--rows", 256, program=STRICT if len(cases) < 9 else None)
+        texts.append(source(doc=doc.replace("\\", "\\\\") + "\n    ",
+                            body=f"z{i} = {i}\n    " + body, before=f"PLACE = {PLACE!r}\n"))
+    return run(texts, "--level", "doctest", "--timeout", 0.5, "--memory", 256, "-j", 8,
+               "--bands", 1, "--rows", 256, program=STRICT if len(cases) < 9 else None)
 
 
 def sandboxed():
@@ -422,8 +427,8 @@ def test_chats():
     ]
     judge("chats", [(name, record, options, None if wanted is True else wanted)
                     for name, record, options, wanted in cases], ("--from",),
-          lambda i, record: json.dumps({**record, "id": f"{i}", "conversation_hash": f"{i}"}).replace(
-              "have this", f"have th{i:02}"))
+          lambda i, record: json.dumps({**record, "id": f"{i}", "conversation_hash": f"{i}"})
+          .replace("have this", f"have th{i:02}"))
 
 
 def test_chat_pairs():
@@ -477,7 +482,8 @@ def test_usage():
     data = b'nonsense\n{"content": 5}\n' + json.dumps({"content": source()}).encode() + \
         b'\n{"content": "\xff"}\n'
     code, out, err = refine("instruct", "-v", stdin=data, program=STRICT)
-    check("bad lines stop nothing", code == 0 and out.count(b"\n") == 1 and "left out: 3" in err, err)
+    check("bad lines stop nothing", code == 0 and out.count(b"\n") == 1 and "left out: 3" in err,
+          err)
     odd = ["", "\0", "def f(:", "(" * 3000, "x = '''" + "a\n" * 9, "\ufeff" + source(),
            source().replace("\n", "\r\n"), source(doc="Return \\ud800 half a character."),
            "def f():\n\t'''" + PROSE + "'''\n\treturn 1\n", "# coding: latin-1\n" + source()]

@@ -136,6 +136,17 @@ def test_repositories():
     check("a broken .git is said", code == 0 and b'"a.c"' in out and "git log failed" in err, err)
 
 
+def test_no_programs():
+    """libarchive knows formats for which it starts a program, told by the first bytes alone."""
+    place, mark = os.path.join(PLACE, "programs"), os.path.join(PLACE, "started")
+    for name, magic in (("lrzip", b"LRZI\0\6"), ("lzop", b"\x89LZO\0\r\n\x1a\n\x10\x40"),
+                        ("grzip", b"GRZipII\0\2\4:)")):
+        os.chmod(write_file(os.path.join(place, name), f"#!/bin/sh\ntouch {mark}\n"), 0o755)
+        path = write_file(os.path.join(place, name + ".tar"), magic + bytes(60))
+        refine("read", path, "-q", env={"PATH": place + ":" + os.environ["PATH"]})
+        check(f"an archive does not start {name}", not os.path.exists(mark), "it was started")
+
+
 def test_archives():
     files = {"pkg-1/a.c": b"int a;\n", "./pkg-1/b.py": b"b = 1\n", "pkg-1/none": b"x",
              "pkg-1/bin.c": b"\0", "pkg-1/large.txt": b"a" * ((8 << 20) + 1)}

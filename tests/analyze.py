@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""analyze.py [FILE...]: gcc -fanalyzer, clang-tidy and cppcheck over all C sources.
+
+A complaint is a failure. What is not wanted of clang-tidy stands with its reason in .clang-tidy;
+what the analyzers get wrong stands in KNOWN. Programs that are not installed are skipped."""
+
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from check import ROOT, check, end, skip
+
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-march=native", "-Wno-unknown-pragmas"]
+LIBRARIES = {"zstd.h": ["-DOC_ZSTD"], "archive.h": ["-DOC_ARCHIVE"], "pcre2.h": ["-DOC_PCRE2"],
+             "libxml2/libxml/HTMLparser.h": ["-DOC_LIBXML2", "-I/usr/include/libxml2"]}
+GCC = ["gcc", "-fanalyzer", "-O1", "-fopenmp", "-Wno-analyzer-too-complex", "-c", "-o", os.devnull]
+KNOWN = {  # (file, words of the complaint): why it is wrong
+    ("gguf.h", "'type' results in a dereference of a null"): "gguf_has_checksums has seen the key",
+    ("run.c", "loaded from field 'wq'"): "weights_bind has filled it, or model_open has died",
+    ("run.c", "loaded from field 'backend'"): "filled where opt.against is set, which stays",
+    ("matmul.c", "Division by zero"): "the tokens are a multiple of the tile's height",
+}
+
+
+def flags():
+    more = [words for header, words in LIBRARIES.items()
+            if os.path.exists(os.path.join("/usr/include", header))]
+    return FLAGS + [word for words in more for word in words] + ["-I", "build/eval"]
+
+
+def sources():
+    return sorted(name for place in ("", "cpu/", "export/", "data/", "eval/")
+                  for name in glob.glob(place + "*.c", root_dir=ROOT))
+
+
+def complaints(command, pattern):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    lines = (done.stdout + done.stderr).replace(ROOT + "/", "").splitlines()
+    found = {line for line in lines if re.search(pattern, line)}
+    return sorted(line for line in found if not any(
+        line.startswith(file + ":") and words in line for file, words in KNOWN))
+
+
+def analyze(title, names, command, pattern):
+    if not shutil.which(command([""])[0]):
+        skip(title, "not installed")
+        return
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for name, found in zip(names, pool.map(
+                lambda name: complaints(command([name]), pattern), names)):
+            check(f"{title}: {name}", not found, f"{len(found)}, {found[:3]}")
+
+
+def main():
+    names = sys.argv[1:] or sources()
+    analyze("gcc -fanalyzer", names, lambda files: [*GCC, *flags(), *files], r"(warning|error): ")
+    analyze("clang-tidy", names, lambda files: ["clang-tidy", "--quiet", *files, "--", *flags()],
+            r"(warning|error): ")
+    analyze("cppcheck", names, lambda files: [
+        "cppcheck", "--std=c11", "--enable=warning,performance,portability", "--quiet",
+        "--inline-suppr", "--suppress=missingIncludeSystem", *files], r": (warning|error|"
+        r"performance|portability): ")
+    end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""flips.py: bits that have changed, numbers that are none, and threads.
+
+Every header byte and many of the body of a model, a quantized one and a checkpoint get a flipped
+bit: `convert --check` finds it, and `run` ends with an error, not with a signal. A weight of any
+tensor that is not a number ends `run` and `train` in the same step, and no checkpoint has it. The
+logits of a text have the same bits with any number of threads and any length of a prompt's parts.
+OC_FLIPS says how many bits of each body are flipped (60; make test-long: 10000, and every byte of
+the header, 1, 2, 3, 4, 7, 8, 16 threads, parts of 1 to 64 tokens)."""
+
+import concurrent.futures
+import math
+import os
+import random
+import shutil
+import subprocess
+
+import badinput_files
+import chat_model
+import torture
+from badinput_files import Gguf
+from check import ROOT, SCRATCH, check, end, program, short
+
+HOME = os.path.join(SCRATCH, f"flips-{os.getpid()}")
+FLIPS = int(os.environ.get("OC_FLIPS", 60))
+NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def place(name):
+    return os.path.join(HOME, name)
+
+
+def start(*words):
+    return subprocess.run([program(words[0]), *map(str, words[1:])], cwd=ROOT, timeout=60,
+                          stdin=subprocess.DEVNULL, capture_output=True)
+
+
+def save(name, content):
+    with open(place(name), "wb") as file:
+        file.write(content)
+    return place(name)
+
+
+def train(model, out, *more):
+    return start("train", "pretrain", place("text.tok"), "--init", model, "-o", place(out),
+                 "--steps", 4, "--seq-len", 16, "--batch", 2, "--val-fraction", 0, "-j", 1, *more)
+
+
+# ------------------------------------------------------------------------------------------- flips
+def flipped(name, content, bit):
+    """What is wrong with what becomes of a file with that bit flipped, or None."""
+    path = place(f"{name}-{bit}")
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    with open(path, "wb") as file:
+        file.write(changed)
+    try:
+        for command in ("convert", "--check", path), ("run", path, "-i", "ab", "-n", 2, "-q"):
+            done = start(*command)
+            if done.returncode != 1 or done.stdout or not torture.is_error(done.stderr):
+                return f"bit {bit % 8} of byte {bit // 8}, {command[0]}: exit code " \
+                       f"{done.returncode}, {short(done.stderr)}"
+    finally:
+        os.remove(path)
+    return None
+
+
+def test_flips(name, content):
+    body = content.rindex(b".weight") + 64  # about where the names of tensors end
+    noise = random.Random(name)
+    head = range(body) if FLIPS >= 10000 else sorted(noise.sample(range(body), min(FLIPS, body)))
+    bits = [8 * i + noise.randrange(8) for i in head]
+    bits += [noise.randrange(8 * body, 8 * len(content)) for _ in range(FLIPS)]
+    path = save(name, content)
+    for command in ("convert", "--check", path), ("run", path, "-i", "ab", "-n", 2, "-q"):
+        done = start(*command)
+        check(f"{name} as it is: {command[0]}", done.returncode == 0, short(done.stderr))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        wrong = [why for why in pool.map(lambda bit: flipped(name, content, bit), bits) if why]
+    check(f"{name}: {len(head)} bytes of the header and {FLIPS} of the body", not wrong,
+          f"{len(wrong)} not found, {wrong[:2]}")
+
+
+# ----------------------------------------------------------------------------------------- numbers
+def test_numbers():
+    """In each kind of tensor; the model has two layers, and both are looked at."""
+    names = [tensor[0] for tensor in Gguf().tensors]
+    wrong, n = [], 0
+    for name in names:
+        said, value = random.Random(name).choice(list(NUMBERS.items()))
+        g = Gguf().poke(name, 0, value)
+        if name == "token_embd.weight":  # of tokens that are there: a, and the end of a document
+            g.poke(name, 4 * 32, value).poke(name, badinput_files.EOS * 32, value)
+        model = save("bad.gguf", g.build())
+        done = start("run", model, "-i", "abc", "-n", 4, "-q")
+        if done.returncode != 1 or not torture.is_error(done.stderr) or done.stdout.strip(b"abc\n"):
+            wrong.append(f"run, {said} in {name}: {done.returncode}, {short(done.stderr)}")
+        done = train(model, f"bad{n}", "--save-every", 1)
+        first = b"update 1:" in done.stderr and b"finite" in done.stderr
+        saved = [file for file in os.listdir(HOME) if file.startswith(f"bad{n}.ckpt")]
+        if done.returncode != 1 or not first or saved:
+            wrong.append(f"train, {said} in {name}: {done.returncode}, {short(done.stderr)}, {saved}")
+        n += 1
+    check(f"a weight that is no number, in each of {n} tensors", not wrong, wrong[:3])
+    huge = Gguf()
+    for column in range(32):
+        huge.poke("output_norm.weight", column, 3e38)
+    huge = save("huge.gguf", huge.build())
+    done = start("run", huge, "-i", "abc", "-n", 4, "-q")
+    check("activations that overflow: run", done.returncode == 1 and
+          torture.is_error(done.stderr), f"{done.returncode}, {short(done.stderr)}")
+    done = train(huge, "huge")
+    check("a loss that overflows: train", done.returncode == 1 and b"finite" in done.stderr and
+          not os.path.exists(place("huge")), f"{done.returncode}, {short(done.stderr)}")
+
+
+# ----------------------------------------------------------------------------------------- threads
+def test_threads():
+    """Everything that run computes, the logits too, in float32 and with q8_0."""
+    noise = random.Random(3)
+    plain = chat_model.write_model(os.path.basename(HOME) + "/chat.gguf", context=512)
+    start("convert", plain, place("chat.q8"), "-q", "q8_0")
+    text = "".join(noise.choice(chat_model.CHARACTERS[1:-1]) for _ in range(150))
+    for model in plain, place("chat.q8"):
+        want, differ = None, []
+        few = FLIPS < 1000
+        for threads, part in [*((n, 256) for n in ((1, 2, 7) if few else (1, 2, 3, 4, 7, 8, 16))),
+                              *((2, n) for n in ((13, 64) if few else range(1, 65)))]:
+            done = start("run", model, "-q", "-i", text, "-n", 60, "-j", threads, "-b", part,
+                         "--logprobs", 50)
+            if part == 256:  # a dump wants the prompt in one part
+                start("run", model, "-q", "-i", text, "-j", threads, "--dump-activations",
+                      place("dump"))
+                with open(place("dump"), "rb") as file:
+                    dumped = file.read()
+            got = done.stdout, dumped
+            want = want or got
+            if got != want or not got[0] or done.returncode:
+                differ.append((threads, part))
+        check(f"{os.path.basename(model)}: any number of threads, any length of a prompt's parts: "
+              "the same bits", not differ, differ)
+
+
+def main():
+    os.makedirs(HOME, exist_ok=True)
+    save("text.tok", torture.shard(torture.letters()))
+    model = Gguf().build()
+    test_flips("model", model)
+    start("convert", save("m.gguf", model), place("q8"), "-q", "q8_0")
+    with open(place("q8"), "rb") as file:
+        test_flips("quantized", file.read())
+    train(place("m.gguf"), "out")
+    with open(place("out.ckpt-000004"), "rb") as file:
+        test_flips("checkpoint", file.read())
+    test_numbers()
+    test_threads()
+    shutil.rmtree(HOME, ignore_errors=True)
+    end()
+
+
+if __name__ == "__main__":
+    main()
