@@ -609,7 +609,8 @@ MUTANTS = [
     ("evaluate: the first block of a chat", "eval/postprocess.c",
      "if (holds(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
     ("evaluate: examples of MBPP as they are", "eval/prompts.c",
-     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);", "test_evaluate"),
+     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);",
+     "test_evaluate"),
 ]
 
 
