@@ -23,6 +23,7 @@ from tuning import read_lines, spread, write_lines
 SYSTEM = "You are OpenCoder, created by OpenCoder Team."
 STAGES = (("pretrain", "base"), ("anneal", "annealed"), ("sft-1", "stage-1"), ("sft-2", "chat"))
 MOST_TOKENS = 128
+LONGEST = 300  # characters of a header or a question: they must fit small contexts
 
 
 # --------------------------------------------------------------------------------------- export
@@ -67,9 +68,12 @@ def held_out_text(source, out, most):
     random.Random(1).shuffle(texts)
     chosen, total = [], 0
     for text in texts:
-        if not chosen or total + len(text) <= most:
+        if total + len(text) <= most:
             chosen.append(text)
             total += len(text)
+    if not chosen:
+        chosen = [min(texts, key=len)]
+        total = len(chosen[0])
     with open(whole(out), "wb") as file:
         file.write(b"".join(chosen))
 
@@ -119,7 +123,8 @@ def choose_headers(source, out, most):
     found = {}
     for record in read_lines(source):
         for method, header in headers_of(record["content"]):
-            found.setdefault(header, method)
+            if len(header) <= LONGEST:
+                found.setdefault(header, method)
     functions = [header for header, method in found.items() if not method]
     methods = [header for header, method in found.items() if method]
     chosen = spread(functions, most)
@@ -180,7 +185,8 @@ def score(kitchen, model, name, path):
 
 def questions(source, out):
     """Some held-out questions, as a chat model is asked them; and how code begins, for all."""
-    asked = spread(read_lines(source), 3) if os.path.exists(whole(source)) else []
+    pairs = read_lines(source) if os.path.exists(whole(source)) else []
+    asked = spread([pair for pair in pairs if len(pair["instruction"]) <= LONGEST], 3)
     return write_lines(out, [{"prompt": "def fib"}, {"prompt": "import "}] + [
         {"prompt": f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
                    f"{pair['instruction']}<|im_end|>\n<|im_start|>assistant\n"} for pair in asked])

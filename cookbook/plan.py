@@ -69,7 +69,8 @@ PARTS = ("original", "algorithmic", "synthetic")
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
 HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes",
-            "verbose", "threads", "against", "tasks", "val-every", "val-rows", "about"}
+            "verbose", "threads", "install", "copy", "against", "tasks", "val-every", "val-rows",
+            "about"}
 # Of ./traincuda, where it is not built: what its -h adds to that of ./train.
 CUDA_OPTIONS = {"recompute-level": ("N", False), "bf16-gradients": (None, False),
                 "bf16-moments": (None, False)}

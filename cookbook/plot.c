@@ -4,7 +4,8 @@
  *
  * What to know first: the first line names the columns; the first column is x, every other one a
  * line over it. An empty cell is no point: a line joins the points that it has, so that a curve
- * that is measured now and then is whole. svg.h draws. Test: tests/test_cookbook.py. */
+ * that is measured now and then is whole. A row of empty cells only widens the plot. svg.h draws.
+ * Test: tests/test_cookbook.py. */
 
 #include "../svg.h" /* SvgLine, svg_plot; files.h: options, files */
 
@@ -69,17 +70,20 @@ static void read_row(Table *t, const char *path, size_t line, char *text) {
     char *at = text, *cell = next_cell(&at);
     double x = cell_number(path, line, cell), y;
     int c = 1;
+    bool any = false;
     if (isnan(x)) die("%s:%zu: no x, expected a number in the first column", path, line);
     for (; (cell = next_cell(&at)); c++) {
         if (c >= t->n) break;
         y = cell_number(path, line, cell);
         if (isnan(y)) continue;
+        any = true;
         if (bars) add_point(&t->points[c], x, 0);
         add_point(&t->points[c], x, y);
     }
     if (cell || c != t->n)
         die("%s:%zu: %s than %d cells, expected as many as names", path, line,
             cell ? "more" : "less", t->n);
+    if (!any) add_point(&t->points[1], x, NAN);
 }
 
 /* `text` holds the file, and the names of the columns stay in it. */

@@ -95,8 +95,9 @@ def plot_bars(kitchen, name, values, title, label):
         cells = [""] * len(values)
         cells[number] = f"{value:.5g}"
         lines.append(",".join([str(number + 1), *cells]))
-    # A place beside the bars, so that the names do not hide one.
-    lines.append(",".join([str(len(values) + 3)] + [""] * len(values)))
+    # Room beside the bars, so that neither the axis nor the names hide one.
+    for place in 0, len(values) + 4:
+        lines.append(",".join([str(place)] + [""] * len(values)))
     plot(kitchen, name, lines, "--bars", "--title", title, "--x", "in the order of the names",
          "--y", label)
 
@@ -210,7 +211,8 @@ def limit_section(kitchen, stamps):
             f"It has read {seen:,} tokens ({seen / max(unique, 1):.2g} times its corpus), where "
             "OpenCoder-1.5B has read 2e12. It knows how its corpus looks: indentation, names, "
             "idioms. What a program does it does not know: "
-            f"{done['functions'] - done['parse']} of {done['functions']} completions are no Python"
+            f"{done['functions'] - done['parse']} of {done['functions']} completions are no "
+            "functions of two statements"
             + (f", and it solves {solved}" if solved else "") + ". Answers have the form of "
             "answers, not more; it knows no facts, and no language but that of its corpus, whose "
             "text may come back word for word. Run nothing that it writes outside of a sandbox.",

@@ -17,12 +17,17 @@ static const char functions_script[] = {
     0
 };
 
-enum { PYTHON, JAVASCRIPT, FUNCTIONS, N_PARSERS, MOST_NUMBERS = 11, PATIENCE = 10 /* seconds */ };
+enum { PYTHON, JAVASCRIPT, FUNCTIONS, N_PARSERS, MOST_NUMBERS = 11 };
 enum { MOST_ANSWER = 64 << 20 /* bytes */ };
+/* Seconds for a file: of its processor time, so that a busy machine gives the same answers; and by
+ * the clock, for a worker that waits for something. */
+enum { PATIENCE = 10, MOST_PATIENCE = 600 };
 
 typedef struct {
     pid_t pid; /* 0: not started; -1: there is none */
     int socket;
+    double until, last; /* when to look how busy it was, and when to give up, of now_seconds() */
+    double begun;       /* its processor time when it was asked */
 } Worker;
 
 struct Parsers {
@@ -81,22 +86,41 @@ static void stop(Worker *w) {
     w->pid = 0;
 }
 
-static bool wait_for(int fd, short event, double until) {
+/* Seconds of processor time of a child; without such a clock, of the other one. */
+static double busy_seconds(pid_t pid) {
+    (void)pid;
+#ifdef __linux__
+    clockid_t clock;
+    struct timespec t;
+    if (!clock_getcpuclockid(pid, &clock) && !clock_gettime(clock, &t))
+        return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+    return now_seconds();
+}
+
+static void begin_waiting(Worker *w) {
+    w->until = now_seconds() + PATIENCE;
+    w->last = now_seconds() + MOST_PATIENCE;
+    w->begun = busy_seconds(w->pid);
+}
+
+static bool wait_for(Worker *w, short event) {
     for (;;) {
-        double left = until - now_seconds();
-        struct pollfd p = { fd, event, 0 };
-        if (left <= 0) return false;
-        int n = poll(&p, 1, (int)(left * 1000) + 1);
+        double now = now_seconds(), used = busy_seconds(w->pid) - w->begun;
+        if (now >= w->until && used < PATIENCE && now < w->last) w->until = now + 1;
+        if (now >= w->until) return false;
+        struct pollfd p = { w->socket, event, 0 };
+        int n = poll(&p, 1, (int)((w->until - now) * 1000) + 1);
         if (n > 0) return true;
         if (n < 0 && errno != EINTR) return false;
     }
 }
 
-static bool send_all(int fd, const char *s, size_t n, double until) {
+static bool send_all(Worker *w, const char *s, size_t n) {
     while (n) {
-        ssize_t sent = send(fd, s, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send(w->socket, s, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EAGAIN) {
-            if (!wait_for(fd, POLLOUT, until)) return false;
+            if (!wait_for(w, POLLOUT)) return false;
         } else if (sent < 0 && errno != EINTR) {
             return false;
         } else if (sent > 0) {
@@ -108,12 +132,12 @@ static bool send_all(int fd, const char *s, size_t n, double until) {
 }
 
 /* A line, without its line feed; false for none in time. */
-static bool receive(int fd, Buf *line, double until) {
+static bool receive(Worker *w, Buf *line) {
     char block[1 << 14];
     line->n = 0;
     while (!line->n || line->data[line->n - 1] != '\n') {
-        if (line->n > MOST_ANSWER || !wait_for(fd, POLLIN, until)) return false;
-        ssize_t got = recv(fd, block, sizeof block, 0);
+        if (line->n > MOST_ANSWER || !wait_for(w, POLLIN)) return false;
+        ssize_t got = recv(w->socket, block, sizeof block, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return false;
         buf_add(line, block, (size_t)got);
@@ -126,11 +150,10 @@ static bool receive(int fd, Buf *line, double until) {
 static bool ask_line(Parsers *p, int which, char kind, Str text, Buf *line) {
     Worker *w = &p->worker[which];
     char head[16];
-    double until = now_seconds() + PATIENCE;
     if (text.n > 99999999 || w->pid < 0 || (!w->pid && !start(w, programs[which]))) return false;
     snprintf(head, sizeof head, "%c%08zu\n", kind, text.n);
-    bool sent = send_all(w->socket, head, 10, until) && send_all(w->socket, text.s, text.n, until);
-    if (sent && receive(w->socket, line, until)) return true;
+    begin_waiting(w);
+    if (send_all(w, head, 10) && send_all(w, text.s, text.n) && receive(w, line)) return true;
     stop(w);
     p->failed++;
     return false;

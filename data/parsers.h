@@ -3,7 +3,7 @@
  *
  * What to know first: a Parsers is for one thread; a process is started when the first file needs
  * it, and stays. A parser that is not installed is named once on stderr, and its rules pass. One
- * that dies or takes longer than 10 s over a file is started anew, and the file's rules pass. */
+ * that dies or computes longer than 10 s over a file is started anew, and the file's rules pass. */
 #ifndef OC_PARSERS_H
 #define OC_PARSERS_H
 
