@@ -70,4 +70,37 @@ OC_API int rows_together(const EngineBackend *backend, const Engine *e, int most
     return equal < most ? equal : most;
 }
 
+/* Before a row of logits, (V), becomes a token: a logit that is not finite says that the weights or
+ * the arithmetic are broken. pos: where the token stands whose row it is. */
+OC_API void check_finite(const Model *m, const float *logits, int pos) {
+    for (int i = 0; i < m->config.vocab_size; i++)
+        if (!isfinite(logits[i]))
+            die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
+                m->path, i, pos, (double)logits[i]);
+}
+
+/* Rows of the embedding without a token, or with an unused one, are never chosen. */
+OC_API void mask_unused(const Model *m, float *logits) {
+    for (int i = 0; i < m->config.vocab_size; i++)
+        if (i >= m->vocab.n || m->vocab.type[i] == TOK_UNUSED) logits[i] = -1e30f;
+}
+
+/* The same as check_finite, mask_unused and argmax, where the logits stand. */
+OC_API int likeliest(const EngineBackend *backend, Engine *e, const Model *m, const float *logits,
+                     int pos) {
+    int id = backend->likeliest(e, logits);
+    if (id < 0)
+        die("%s: a logit at position %d is not finite, expected a number; damaged weights?",
+            m->path, pos);
+    return id;
+}
+
+/* Does the token end a text? */
+OC_API bool is_stop(const Vocab *v, int id) {
+    if (id == v->eos || id == v->bos) return true;
+    for (int i = 0; i < v->n_stop; i++)
+        if (id == v->stop[i]) return true;
+    return false;
+}
+
 #endif

@@ -521,6 +521,19 @@ OC_API void model_open(Model *m, const char *path, bool verify) {
         die("%s: %s", path, e.text);
 }
 
+/* The model where none is named: models/tiny.bin beside the executable. hint: what else the user
+ * may do, behind "name one". */
+OC_API const char *default_model(const char *hint) {
+    static char path[4096 + 32], program[4096 + 1];
+    ssize_t n = readlink("/proc/self/exe", program, 4096);
+    char *slash = n > 0 ? strrchr(program, '/') : NULL;
+    snprintf(path, sizeof path, "%.*smodels/tiny.bin", slash ? (int)(slash + 1 - program) : 0,
+             program);
+    if (access(path, R_OK))
+        die("%s: not there, expected the default model; name one%s", path, hint);
+    return path;
+}
+
 /* Maps a GGUF file for its vocabulary alone; it need not hold tensors. Ends the program on
  * failure. */
 OC_API void model_open_vocab(Model *m, const char *path) {

@@ -16,7 +16,7 @@
 #ifndef OC_PERPLEXITY_H
 #define OC_PERPLEXITY_H
 
-#include "opencoder.h" /* Model, EngineBackend, Batch */
+#include "opencoder.h" /* Model, EngineBackend, Batch, check_finite */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. One row of logits, (V) */
@@ -44,14 +44,6 @@ OC_API double divergence(const float *p, double p_sum, const float *q, double q_
         kl += exp(log_p) * (log_p - log_q);
     }
     return kl > 0 ? kl : 0;
-}
-
-/* A logit that is not finite says that the weights or the arithmetic are broken. */
-OC_API void check_finite(const Model *m, const float *logits, int pos) {
-    for (int i = 0; i < m->config.vocab_size; i++)
-        if (!isfinite(logits[i]))
-            die("%s: logit %d at position %d is %f, expected a finite number; damaged weights?",
-                m->path, i, pos, (double)logits[i]);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -12,45 +12,18 @@
  * A text is, bit for bit, what its prompt alone gives: prompts are fed one after the other, a pass
  * has no more rows than the engine promises to treat as if each were alone (engine.h: equal_rows),
  * and each text is drawn by a sampler of its own, from the same seed or its own one.
- * Sections: 1 one token, 2 a text grows, 3 all texts.
+ * Sections: 1 a text grows, 2 all texts.
  * Used by ./run --prompts, with any EngineBackend. Test: tests/test_prompts.py. */
 #ifndef OC_PROMPTS_H
 #define OC_PROMPTS_H
 
-#include "opencoder.h"  /* Model, Batch, EngineBackend, Sampler, tokenizer */
-#include "perplexity.h" /* check_finite */
-#include <signal.h>     /* sig_atomic_t */
+#include "opencoder.h" /* Model, Batch, EngineBackend, check_finite, Sampler, tokenizer */
+#include <signal.h>    /* sig_atomic_t */
 
 enum { PROMPTS_MOST = 256 }; /* at once */
 
 /* ------------------------------------------------------------------------------------------------
- * 1. One token */
-
-OC_API bool is_stop(const Vocab *v, int id) {
-    if (id == v->eos || id == v->bos) return true;
-    for (int i = 0; i < v->n_stop; i++)
-        if (id == v->stop[i]) return true;
-    return false;
-}
-
-/* Rows of the embedding without a token, or with an unused one, are never chosen. */
-OC_API void mask_unused(const Model *m, float *logits) {
-    for (int i = 0; i < m->config.vocab_size; i++)
-        if (i >= m->vocab.n || m->vocab.type[i] == TOK_UNUSED) logits[i] = -1e30f;
-}
-
-/* The same as check_finite, mask_unused and argmax, where the logits stand. */
-OC_API int likeliest(const EngineBackend *backend, Engine *e, const Model *m, const float *logits,
-                     int pos) {
-    int id = backend->likeliest(e, logits);
-    if (id < 0)
-        die("%s: a logit at position %d is not finite, expected a number; damaged weights?",
-            m->path, pos);
-    return id;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * 2. A text grows */
+ * 1. A text grows */
 
 typedef struct {
     Ids prompt;
@@ -126,7 +99,7 @@ OC_API void writer_choose(Prompts *p, Writer *w, float *logits) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 3. All texts */
+ * 2. All texts */
 
 /* Feeds a prompt to sequence `seq`, and chooses its first token. */
 OC_API void prompts_begin(Prompts *p, Writer *w, int seq, Completion *c) {

@@ -24,13 +24,13 @@
  *           7 chat, 8 many prompts, perplexity and dumps, 9 command line.
  * Test: tests/test_run.c (logits against Hugging Face), tests/test_cli.py. The architecture is
  * that of LlamaForCausalLM in Hugging Face transformers; OpenCoder is arXiv 2411.04905. */
-#include "opencoder.h"  /* Model, Batch, EngineBackend, matmul, tokenizer */
+#include "opencoder.h"  /* Model, Batch, EngineBackend, is_stop, matmul, tokenizer */
 #include "attention.h"  /* KvCache, attention, swiglu */
 #include "lora.h"       /* Lora, lora_open, lora_find */
 #include "speculate.h"  /* Speculation: several tokens from one pass */
 #include "json.h"       /* json strings for --logprobs and --prompts */
 #include "perplexity.h" /* argmax, score_text, dump_watch */
-#include "prompts.h"    /* is_stop, mask_unused, likeliest; several prompts at once */
+#include "prompts.h"    /* several prompts at once */
 #include <time.h>       /* time: the default seed */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads */
@@ -996,19 +996,8 @@ static void catch_interrupt(void) {
         die("signals: cannot install handlers: %s", strerror(errno));
 }
 
-/* models/tiny.bin beside the executable. */
-static const char *default_model(void) {
-    static char path[4096 + 32], program[4096 + 1];
-    ssize_t n = readlink("/proc/self/exe", program, 4096);
-    char *slash = n > 0 ? strrchr(program, '/') : NULL;
-    snprintf(path, sizeof path, "%.*smodels/tiny.bin", slash ? (int)(slash + 1 - program) : 0,
-             program);
-    if (access(path, R_OK))
-        die("%s: not there, expected the default model; name one: ./run model.bin -i TEXT, made by "
-            "./convert CHECKPOINT_DIR model.bin or ./convert --random tiny model.bin -q q8_0",
-            path);
-    return path;
-}
+static const char no_model_hint[] = ": ./run model.bin -i TEXT, made by ./convert CHECKPOINT_DIR "
+                                    "model.bin or ./convert --random tiny model.bin -q q8_0";
 
 /* The prompt of -i, -f or -i -; or all of --prompts: no more than there are go together. */
 static void read_prompt(Buf *prompt) {
@@ -1133,7 +1122,7 @@ int main(int argc, char **argv) {
         read_file(opt.perplexity, &text);
     else
         read_prompt(&text);
-    model_open(&model, opt.model ? opt.model : default_model(), opt.verify);
+    model_open(&model, opt.model ? opt.model : default_model(no_model_hint), opt.verify);
     session_open(&s, &model, &dump);
     catch_interrupt();
     print_model(&s);

@@ -398,19 +398,6 @@ static const Option options[] = {
     { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },
 };
 
-/* models/tiny.bin beside the executable. */
-static const char *default_model(void) {
-    static char path[4096 + 32], program[4096 + 1];
-    ssize_t n = readlink("/proc/self/exe", program, 4096);
-    char *slash = n > 0 ? strrchr(program, '/') : NULL;
-    snprintf(path, sizeof path, "%.*smodels/tiny.bin", slash ? (int)(slash + 1 - program) : 0,
-             program);
-    if (access(path, R_OK))
-        die("%s: not there, expected the default model; name one, or answers with --completions",
-            path);
-    return path;
-}
-
 /* Refuses what does not go together, and fills in what follows from the rest. */
 static void check_options(int n_paths) {
     bool given = opt.completions || opt.canonical;
@@ -425,7 +412,8 @@ static void check_options(int n_paths) {
         die("%s: cannot make the directory: %s", opt.out, strerror(errno));
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
     if (!given && !opt.show_prompts)
-        opt.generate.model = n_paths == 2 ? opt.path[0] : default_model();
+        opt.generate.model =
+            n_paths == 2 ? opt.path[0] : default_model(", or answers with --completions");
     if (given && n_paths == 2 && !opt.quiet)
         fprintf(stderr, "%s: not needed, the answers are given\n", opt.path[0]);
 }

@@ -37,6 +37,7 @@ typedef struct {
     Tokenizer *tokenizer;
     const EngineBackend *backend;
     Engine *engine;
+    bool greedy; /* the engine finds the likeliest token */
     int n_ctx, n_slots, im_start, im_end;
     Slot *slot;
     double begun, shown;
@@ -112,13 +113,6 @@ static void take_next(Generator *g, Slot *s) {
     if (s->c) g->backend->cut(g->engine, (int)(s - g->slot), 0);
 }
 
-static bool is_end(const Vocab *v, int id) {
-    if (id == v->eos || id == v->bos) return true;
-    for (int i = 0; i < v->n_stop; i++)
-        if (id == v->stop[i]) return true;
-    return false;
-}
-
 /* Does the text, of which the last n bytes are new, hold a stop? Then it is cut before it. */
 static bool cut_at_stop(Slot *s, size_t n) {
     Buf *text = &s->c->text;
@@ -133,21 +127,13 @@ static bool cut_at_stop(Slot *s, size_t n) {
     return true;
 }
 
-static int choose(Generator *g, Slot *s, float *logits) {
-    const Vocab *v = &g->model.vocab;
-    int n_vocab = g->model.config.vocab_size;
-    if (g->opt->temperature <= 0 && g->backend->likeliest) {
-        int id = g->backend->likeliest(g->engine, logits);
-        if (id >= 0) return id;
-        die("%s: a logit is not finite, expected a number; damaged weights?", g->model.path);
-    }
-    for (int i = 0; i < n_vocab; i++) {
-        if (!isfinite(logits[i]))
-            die("%s: logit %d is not finite, expected a number; damaged weights?", g->model.path,
-                i);
-        if (i >= v->n || v->type[i] == TOK_UNUSED) logits[i] = -1e30f;
-    }
-    return sample(&s->sampler, logits, n_vocab);
+static int choose(const Generator *g, Slot *s, float *logits) {
+    const Model *m = &g->model;
+    int pos = (int)s->fed - 1;
+    if (g->greedy) return likeliest(g->backend, g->engine, m, logits, pos);
+    check_finite(m, logits, pos);
+    mask_unused(m, logits);
+    return sample(&s->sampler, logits, m->config.vocab_size);
 }
 
 /* The next token of a slot from its logits. */
@@ -155,7 +141,7 @@ static void advance(Generator *g, Slot *s, float *logits) {
     int id = choose(g, s, logits);
     size_t made = s->ids.n - s->n_prompt + 1;
     g->n_tokens++;
-    if (is_end(&g->model.vocab, id)) {
+    if (is_stop(&g->model.vocab, id)) {
         finish(g, s, "stop");
         return;
     }
@@ -254,7 +240,7 @@ static void open_model(Generator *g) {
                             .quiet = true,
                             .cache = wide ? T_F32 : T_F16 };
     g->backend = &ENGINE;
-    e_opt.greedy = g->backend->likeliest && o->temperature <= 0;
+    e_opt.greedy = g->greedy = g->backend->likeliest && o->temperature <= 0;
     if (o->lora) lora_open(&g->lora, o->lora, &g->model.config, 1), e_opt.lora = &g->lora;
     g->engine = g->backend->open(&g->model, &e_opt);
     g->n_slots = rows_together(g->backend, g->engine, g->n_slots);

@@ -110,7 +110,8 @@ static bool find_program(const char *name, char *path) {
         size_t n = strcspn(d, ":");
         snprintf(entry, sizeof entry, "%.*s/%s", (int)(n < PATH_MAX ? n : 0), d, name);
         d += n;
-        if (*entry == '/' && !access(entry, X_OK) && realpath(entry, path)) return true;
+        bool found = *entry == '/' && !access(entry, X_OK) && realpath(entry, path);
+        if (found && !strstr(path, "/ccache")) return true; /* that is called cc too */
     }
     return false;
 }

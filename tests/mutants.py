@@ -586,8 +586,8 @@ MUTANTS = [
     ("evaluate: HumanEval without the prompt's helpers", "eval/grade.c",
      "buf_add_str(setup, k->prompt);", "(void)k->prompt;", "test_evaluate"),
     ("evaluate: outputs are compared to the shorter end", "eval/grade.c",
-     "            return false;\n    return got.n == want.n;",
-     "            return false;\n    return got.n == want.n || !got.n;", "test_evaluate"),
+     " return false;\n    return got.n == want.n;",
+     " return false;\n    return got.n == want.n || !got.n;", "test_evaluate"),
     ("evaluate: an exit code means nothing", "eval/grade.c",
      ": r->code               ? exit_verdict(c, r)", ": r->code > 255         ? exit_verdict(c, r)",
      "test_evaluate"),
@@ -609,7 +609,8 @@ MUTANTS = [
     ("evaluate: the first block of a chat", "eval/postprocess.c",
      "if (holds(block, entry)) return block;", "if (block.n) return block;", "test_evaluate"),
     ("evaluate: examples of MBPP as they are", "eval/prompts.c",
-     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);", "test_evaluate"),
+     "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);",
+     "test_evaluate"),
 ]
 
 
