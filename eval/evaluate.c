@@ -245,7 +245,7 @@ static int make_scores(Score *s) {
     return n == first + 1 ? first : n;
 }
 
-/* A score without answers that the system failed to run would be wrong; no toolchain is no failure. */
+/* A score without answers that the sandbox failed to run would be wrong. */
 static void expect_all_run(void) {
     size_t broken = 0;
     for (size_t i = 0; i < all.n; i++) {

@@ -15,7 +15,4 @@ analyze: build/eval/server.inc ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppc
 portability: build/eval/server.inc ## every compiler, libc and machine that is here, as a table
 	tests/portability.sh
 
-soak: all ## long runs: flat memory, steady speed, the same again
-	$(PYTHON) tests/soak.py
-
-.PHONY: torture analyze portability soak
+.PHONY: torture analyze portability
