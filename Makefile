@@ -79,7 +79,6 @@ include eval.mk
 include refine.mk
 include fuzz.mk
 include cookbook.mk
-include tests/hard.mk
 TESTED := all emu refine build/plot build/sandbox build/torture.so \
           $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) $(FUZZ_TARGETS:%=build/replay/%) \
           $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
@@ -168,6 +167,7 @@ NEON_TESTS := $(addprefix build/neon/tests/test_,format int8 gemm attention run)
 neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a cross compiler
 
 include bench/bench.mk
+include tests/hard.mk
 
 mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
 	$(PYTHON) tests/mutants.py

@@ -35,7 +35,8 @@ build/fuzz/flags: FORCE
 	@echo '$(FUZZ_CC) $(FUZZ_FLAGS)' | cmp -s - $@ || echo '$(FUZZ_CC) $(FUZZ_FLAGS)' > $@
 build/fuzz/lib/%.o: %.c build/fuzz/flags
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(FUZZ_FLAGS) $(if $(findstring /cpu/,$@),,-fsanitize=fuzzer-no-link) -DOC_LIBRARY -MMD -MP -c -o $@ $<
+	$(FUZZ_CC) $(FUZZ_FLAGS) $(if $(findstring /cpu/,$@),,-fsanitize=fuzzer-no-link) -DOC_LIBRARY \
+	    -MMD -MP -c -o $@ $<
 build/fuzz/lib/eval/python.o: build/eval/server.inc
 build/fuzz/lib/data/parsers.o: build/data/functions.inc
 build/fuzz/parts.a: $(FUZZ_PARTS:%=build/fuzz/%)

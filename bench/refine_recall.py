@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,12 @@ SETTINGS = [("as it comes, with patterns", []),
             ("--threshold 0.8", ["--threshold", 0.8]),
             ("--domain-threshold 0.25", ["--domain-threshold", 0.25]),
             ("--word-ngrams 1", ["--word-ngrams", 1])]
+
+
+def processor_seconds():
+    """Of all programs that have ended, and those that they had started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_crawl(place, pages):
@@ -64,10 +71,11 @@ def main():
               f"{size / 1e6:.1f} MB, {text / 1e6:.1f} MB of text; seed of "
               f"{options.seed_pages}")
         print(f"{'setting':28}" + "".join(f"  {'prec.' + str(i):>7} {'recall' + str(i):>7}"
-                                          for i in (1, 2, 3)) + f" {'s':>7} {'MB mem':>7}")
+                                          for i in (1, 2, 3)) + f" {'cpu s':>7} {'MB mem':>7}")
         for name, more in SETTINGS:
             out = os.path.join(place, "out.jsonl")
             listed = ["--patterns", patterns] if more is not None else []
+            before = processor_seconds()
             done = finish("./refine", "recall", *files, "--seed", seed, *listed, *(more or []),
                           "-o", out)
             with open(out, encoding="utf-8") as file:
@@ -76,7 +84,8 @@ def main():
             for last in (1, 2, 3):
                 line += "  {:7.4f} {:7.4f}".format(*crawl.quality(
                     {d["url"] for d in found if d["iteration"] <= last}, pages))
-            print(line + f" {done.seconds:7.1f} {done.memory / 1e6:7.0f}", flush=True)
+            line += f" {processor_seconds() - before:7.1f} {done.memory / 1e6:7.0f}"
+            print(line, flush=True)
             if more == []:
                 table = re.sub(r"\r.*\x1b\[K", "", done.stderr)
     print("\nits table of iterations:\n" + table, end="")

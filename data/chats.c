@@ -255,12 +255,6 @@ static const char *size_fault(const Turn *t, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 3. The stage */
 
-static void put_member(Buf *b, const char *key, Str s) {
-    if (!s.n) return;
-    json_put_key(b, key);
-    json_put_str(b, s);
-}
-
 static void put_turns(Buf *line, const Json *root, const Turn *t, int n) {
     static const char *const role[] = { "user", "assistant", "system" };
     Str input = t->text.s == TEXT_OF(root, "instruction").s ? TEXT_OF(root, "input") : str_of("");

@@ -47,9 +47,10 @@ static bool broken(Crawl *c, Document *d, const char *why) {
 /* Puts back what begins with the next record in what was read; else looks for it further on. No
  * file can have it read the same bytes over and over: there is an end to what is put back. */
 static void rescue(Crawl *c, const Document *d) {
+    c->lost = true;
+    if (!d->raw.n) return; /* not one line was read */
     const char *end = d->raw.data + d->raw.n;
     const char *p = (const char *)memmem(d->raw.data, d->raw.n, "\nWARC/1.", 8);
-    c->lost = true;
     if (!p || c->rescued > 4 * c->source.done + 4 * (uint64_t)MOST_FILE) return;
     c->rescued += (uint64_t)(end - p);
     bytes_again(c->bytes, p + 1, (size_t)(end - p) - 1);

@@ -107,7 +107,7 @@ bool http_answer(Str message, Buf *plain, Answer *a, Error *e) {
     if (deflate || same_word(packed, "gzip") || same_word(packed, "x-gzip")) {
         if (!looks_packed(a->body, deflate)) return true;
         Buf bigger = { NULL, 0, 0 };
-        bool ok = bytes_inflate(a->body, &bigger, MOST_FILE, e);
+        bool ok = bytes_inflate(a->body, &bigger, MOST_FILE + 1, e);
         buf_free(plain);
         *plain = bigger;
         a->body = (Str){ plain->data ? plain->data : "", plain->n };

@@ -73,7 +73,7 @@ static bool is_prose(Str s) {
     return begins && (blanks >= 2 || letters > 3 * s.n / 4) && (letters + blanks) * 4 >= s.n * 3;
 }
 
-/* Does it speak of what is not there? */
+/* Does it speak of what is not there? (In parts, because make check looks for these words here.) */
 static bool is_unfinished(Str s) {
     static const char *const words[] = { "TO"
                                          "DO",
@@ -182,25 +182,19 @@ static void instruction(Buf *b, const Function *f) {
 /* ------------------------------------------------------------------------------------------------
  * 3. The first pass: a file of Python becomes lines for judge.c */
 
-static void put_str(Buf *b, const char *key, Str s) {
-    if (!s.n) return;
-    json_put_key(b, key);
-    json_put_str(b, s);
-}
-
 static void put_pair(const Function *f, bool tested, Document *d) {
     Buf text = { NULL, 0, 0 }, output = { NULL, 0, 0 }, line = { NULL, 0, 0 },
         name = { NULL, 0, 0 };
     instruction(&text, f);
     add_text(&output, "```python\n", f->code, "\n```");
     json_open(&line, '{');
-    put_str(&line, "instruction", (Str){ text.data, text.n });
-    put_str(&line, "output", (Str){ output.data, output.n });
-    put_str(&line, "language", str_of("Python"));
-    put_str(&line, "source", str_of(tested ? "doctest" : "docstring"));
-    put_str(&line, "repo", d->repo);
-    put_str(&line, "path", d->path);
-    put_str(&line, "name", f->name);
+    put_member(&line, "instruction", (Str){ text.data, text.n });
+    put_member(&line, "output", (Str){ output.data, output.n });
+    put_member(&line, "language", str_of("Python"));
+    put_member(&line, "source", str_of(tested ? "doctest" : "docstring"));
+    put_member(&line, "repo", d->repo);
+    put_member(&line, "path", d->path);
+    put_member(&line, "name", f->name);
     json_put_key(&line, "line");
     json_put_int(&line, f->line);
     json_close(&line, '}');

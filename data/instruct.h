@@ -24,6 +24,8 @@ typedef struct {
     Str line; /* an object of JSON: what is written if the candidate stays */
 } Candidate;
 
+/* A member of an object of JSON, unless it is empty. */
+void put_member(Buf *b, const char *key, Str s);
 /* Appends the candidate as a line for judge_candidates. */
 void candidate_put(Buf *out, const Candidate *c);
 

@@ -43,7 +43,7 @@ void judge_gather(Option *table, int most, const Option *own, const Option *more
 /* ------------------------------------------------------------------------------------------------
  * 1. Candidates as documents */
 
-static void put_str(Buf *b, const char *key, Str s) {
+void put_member(Buf *b, const char *key, Str s) {
     if (!s.n) return;
     json_put_key(b, key);
     json_put_str(b, s);
@@ -55,13 +55,13 @@ void candidate_put(Buf *out, const Candidate *c) {
     buf_add(&text, "\n", 1);
     buf_add(&text, c->more.s, c->more.n);
     buf_add(out, "{", 1);
-    put_str(out, "content", (Str){ text.data, text.n });
+    put_member(out, "content", (Str){ text.data, text.n });
     json_put_key(out, "compared");
     json_put_int(out, (int64_t)c->text.n);
-    put_str(out, "path", c->name);
-    put_str(out, "program", c->program);
-    put_str(out, "tests", c->tests);
-    put_str(out, "stub", c->stub);
+    put_member(out, "path", c->name);
+    put_member(out, "program", c->program);
+    put_member(out, "tests", c->tests);
+    put_member(out, "stub", c->stub);
     json_put_key(out, "line");
     json_put_str(out, c->line); /* as a string: its bytes stay as they are */
     buf_add(out, "}\n", 2);

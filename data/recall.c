@@ -266,6 +266,9 @@ static void first_passes(const char **path, int n, Pipeline *total) {
     Pipeline p;
     training_open();
     pass(&p, &seed_stage, source_crawl(opt.seed.text, opt.seed.n), NULL, "recall: seed");
+    if (p.broken.files && !common.quiet)
+        fprintf(stderr, "seed: left out: %llu that are no pages\n",
+                (unsigned long long)p.broken.files);
     pipeline_free(&p);
     training_sample_begin(opt.sample ? (uint64_t)opt.sample : 2 * training_seeds() + 1000);
     pass(&p, &sampling, source_crawl(path, n), NULL, "recall: sample");

@@ -33,8 +33,8 @@ bool bytes_line(Bytes *b, Buf *line, size_t most);
 bool bytes_inflate(Str in, Buf *out, size_t most, Error *e);
 
 /* ------------------------------------------------------------------------------------------------
- * 2. crawl.c: pages of WARC, WET and JSON Lines as documents, with a member "url". Pages that are no
- * text have a d->reason. Files are read from the start by each new source. */
+ * 2. crawl.c: pages of WARC, WET and JSON Lines as documents, with a member "url". Pages that are
+ * no text have a d->reason. Files are read from the start by each new source. */
 
 Source *source_crawl(const char **path, int n);
 Str page_url(const Document *d); /* its address; empty where a line has none */

@@ -279,12 +279,6 @@ static const char *known_reason(Str why) {
     return "other";
 }
 
-static void put_member(Buf *b, const char *key, Str s) {
-    if (!s.n) return;
-    json_put_key(b, key);
-    json_put_str(b, s);
-}
-
 typedef struct {
     Str why, text, question, output, program, tests, stub;
 } Parts;

@@ -277,14 +277,16 @@ bool bytes_inflate(Str in, Buf *out, size_t most, Error *e) {
         if (inflateInit2(&z, windows[k]) != Z_OK) die("zlib: out of memory");
         z.next_in = (Bytef *)(uintptr_t)in.s;
         z.avail_in = (uInt)in.n;
-        while (status == Z_OK && out->n <= most) {
+        while (status == Z_OK && out->n < most) {
             z.next_out = (Bytef *)part;
             z.avail_out = sizeof part;
             status = inflate(&z, Z_NO_FLUSH);
             buf_add(out, part, sizeof part - z.avail_out);
         }
         inflateEnd(&z);
-        if (status == Z_STREAM_END || out->n > most) return true;
+        bool enough = out->n >= most;
+        if (enough) out->n = most;
+        if (status == Z_STREAM_END || enough) return true;
     }
     return fail(e, "Content-Encoding: the body is damaged or cut off");
 #else

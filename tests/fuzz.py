@@ -37,7 +37,8 @@ def options_of(target, seconds, runs):
     return [*limits, *([f"-dict={words}"] if os.path.exists(words) else []),
             f"-max_len={LONGEST.get(target, 4096)}", f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *filter(os.path.isdir, seeds)]
+            "-print_final_stats=1", "-reload=0", "-entropic=0", learned,
+            *filter(os.path.isdir, seeds)]
 
 
 def fuzz(target, seconds, runs):

@@ -101,7 +101,6 @@ for compiler in gcc-11 gcc-13 gcc-14 clang clang-15 clang-16 clang-19; do
     try "$compiler -O2" "$compiler" "" CC="$compiler" CFLAGS=-O2
 done
 try "clang -O0" clang "" CC=clang CFLAGS=-O0
-try "tcc, no OpenMP" tcc "" CC=tcc OMP=0 CFLAGS=-O2
 try "musl, static" musl-gcc "" CC=musl-gcc OMP=0 "CFLAGS=-O2 -static"
 try "aarch64 under qemu" aarch64-linux-gnu-gcc "qemu-aarch64 -L /usr/aarch64-linux-gnu" \
     CC=aarch64-linux-gnu-gcc OMP=0 "CFLAGS=-O2 -march=armv8-a"

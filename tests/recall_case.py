@@ -15,7 +15,7 @@ import check
 import crawl
 from refine_case import STRICT, fresh, refine
 
-PLACE = fresh("recall")
+PLACE = fresh(os.path.basename(sys.argv[0]).removesuffix(".py"))  # tests run side by side
 REAL = shutil.which("fasttext")
 
 STUB = f"""#!{sys.executable} -IS

@@ -52,7 +52,7 @@ def refused(name, code, wanted, *words, stdin=b""):
 
 def stats_of(*words, stdin=b"", program=None):
     """The statistics of a run as one object for each stage, by name, and all of it."""
-    path = os.path.join(PLACE, "stats.json")
+    path = os.path.join(PLACE, f"stats-{os.getpid()}.json")
     code, _, err = refine(*words, "--stats", path, "-q", stdin=stdin, program=program)
     check.check_equal(f"refine {words[0]} --stats", (code, err), (0, ""))
     with open(path, encoding="utf-8") as file:

@@ -33,9 +33,9 @@ def judge(stage, cases, command, data):
     for case in cases:
         groups.setdefault(case[2], []).append(case)
     for options, group in groups.items():
-        path = os.path.join(fresh("cases"), "c.jsonl")
+        path = os.path.join(fresh("instruct-cases"), "c.jsonl")
         write_file(path, "".join(data(i, case[1]) + "\n" for i, case in enumerate(group)))
-        out = os.path.join(PLACE, "kept.jsonl")
+        out = os.path.join(os.path.dirname(path), "kept.jsonl")
         stages, _ = stats_of("instruct", *command, path, *options, "-o", out, "--rows", 256)
         with open(out) as file:
             kept = {group[int(re.sub(r"\D", "", d.get("path") or d["id"]))][0]
@@ -274,14 +274,14 @@ HOSTILE = {
 }
 
 
-def tested(cases):
-    """Runs one file of functions with examples; their names and what stayed."""
+def tested(cases, seconds):
+    """Runs files of a function with examples each, and returns what stayed."""
     texts = []
     for i, (examples, body) in enumerate(cases):
         doc = PROSE + "\n\n" + "\n".join("    " + line for line in examples.split("\n"))
         texts.append(source(doc=doc.replace("\\", "\\\\") + "\n    ",
                             body=f"z{i} = {i}\n    " + body, before=f"PLACE = {PLACE!r}\n"))
-    return run(texts, "--level", "doctest", "--timeout", 0.5, "--memory", 256, "-j", 8,
+    return run(texts, "--level", "doctest", "--timeout", seconds, "--memory", 256, "-j", 8,
                "--bands", 1, "--rows", 256, program=STRICT if len(cases) < 9 else None)
 
 
@@ -297,13 +297,13 @@ def test_examples():
     if not sandboxed():
         return
     cases = list(GOOD.values())
-    kept = {d["path"] for d in tested(cases)}
+    kept = {d["path"] for d in tested(cases, 30)}
     for i, name in enumerate(GOOD):
         check(f"examples pass: {name}", f"{i}.py" in kept)
-    got = tested(cases[:1])
+    got = tested(cases[:1], 30)
     check_equal("the source says so", [d["source"] for d in got], ["doctest"])
     bad = [(name, source(doc=PROSE + "\n\n" + "\n".join("    " + line for line in examples.split(
-        "\n")) + "\n    ", body=body), ("--level", "doctest"), f"tests: {why}")
+        "\n")) + "\n    ", body=body), ("--level", "doctest", "--timeout", 30), f"tests: {why}")
            for name, (examples, body, why) in BAD.items()]
     judge("functions", bad, (), as_file)
 
@@ -315,7 +315,8 @@ def test_hostile():
     for left in ("/tmp/left", os.path.join(PLACE, "left")):
         if os.path.exists(left):
             os.unlink(left)
-    kept = {d["path"] for d in tested([(">>> f(1)\n2", body) for body in HOSTILE.values()])}
+    kept = {d["path"] for d in tested([(">>> f(1)\n2", body) for body in HOSTILE.values()],
+                                      0.5)}
     for i, name in enumerate(HOSTILE):
         check(f"hostile function: {name}", f"{i}.py" not in kept)
     # The same in the examples, which are as strange: nothing of them runs outside of the box.
@@ -324,7 +325,7 @@ def test_hostile():
         "opencoder_example = lambda s: ['2\\n', None]; matches = lambda *a: True",
         "import builtins; builtins.AssertionError = KeyError", "open('/tmp/left', 'w')",
         "EXAMPLES = []", "import os; os.fork()")]
-    check_equal("hostile examples", [d["path"] for d in tested(cases)], [])
+    check_equal("hostile examples", [d["path"] for d in tested(cases, 0.5)], [])
     check("nothing was written", not os.path.exists("/tmp/left") and
           not os.path.exists(os.path.join(PLACE, "left")))
     done = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout \

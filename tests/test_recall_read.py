@@ -266,6 +266,8 @@ def test_lines():
         check_equal("and counted", json.load(file)["broken"]["files"], 5)
     code, found, err = run(path, "--seed", pages("s.jsonl", (None, "x"), (None, "y")), "-v",
                            "--iterations", 3)
+    check("a broken seed is said", "seed: left out: 5 that" in run(
+        pages("s.jsonl", (None, "x"), (None, "y")), "--seed", path, "--iterations", 1)[2])
     check_equal("once, in however many iterations", err.count("bad.jsonl:3"), 1)
 
 

@@ -67,7 +67,7 @@ def judge(kind, cases, *options):
         {"seed": i, "completion": answer} for i, (_, answer, _) in enumerate(cases)])
     out = os.path.join(place, "out.jsonl")
     stages, _ = stats_of("synth", path, "-k", kind, "--completions", given, "-o", out,
-                         "--rows", 256, "--timeout", 0.5, "-j", 8, *options)
+                         "--rows", 256, "--timeout", 5, "-j", 8, *options)
     with open(out) as file:
         kept = [json.loads(line) for line in file]
     names = [d["seed"] for d in kept]

@@ -17,7 +17,7 @@ from badinput_files import EOS, Gguf
 from check import (BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, short, skip,
                    start)
 from show_gguf import Gguf as Shown
-from tok_file import shard
+from tok_file import chat, shard
 
 EMU = os.path.abspath(os.path.join(ROOT, BIN, "traincuda-emu"))
 CPU = os.path.abspath(os.path.join(ROOT, program("train")))
@@ -107,7 +107,9 @@ def refused(title, words, *says, code=2, env=None):
 def make_data():
     noise = random.Random(1)
     ids = [EOS if noise.random() < 0.04 else 4 + noise.randrange(26) for _ in range(1500)]
-    for name, data in (("text.tok", shard(ids)), ("model.gguf", Gguf().build())):
+    talk = [([4 + i], range(9, 9 + 6 * i)) for i in range(1, 3)] + [([5, 6], []), ([7, 8], [])]
+    for name, data in (("text.tok", shard(ids)), ("chat.tok", chat(talk)),
+                       ("model.gguf", Gguf().build())):
         with open(os.path.join(HOME, name), "wb") as file:
             file.write(data)
 
@@ -149,6 +151,11 @@ def test_ranks(texts):
     ranks(3, *RUN, "--bf16", "--bf16-gradients", "--doc-mask", "-b", 5, "-m", 1, "-o", "three")
     train(EMU, *RUN, "--bf16", "--bf16-gradients", "--doc-mask", "-b", 5, "-m", 1, "-o", "single")
     close("three ranks, bf16, two rows for some: the run of one", "three", "single", 0.01)
+    chats = ["sft", "chat.tok", *MODEL, "--seq-len", 16, "-b", 4, "-m", 1, "--steps", 3, "--lr",
+             0.003, "--val-fraction", 0, "--warmup", 0, "-j", 1]
+    train(EMU, *chats, "-o", "chat")
+    ranks(2, *chats, "-o", "chats")
+    close("nothing to learn from the last micro-batch of each", "chats", "chat", 1e-5)
     for name, size in ("late.rank-1", 8), ("late.ranks", 2 * 8 + 128):
         with open(os.path.join(HOME, name), "wb") as file:
             file.write(b"x" * size)  # left by a run that was killed

@@ -37,8 +37,9 @@ SECONDS = 60
 HOW = {"memory": ["ENOMEM", "ENOMEM+"], "open": ["EIO", "EINTR", "EMFILE"],
        "read": ["EIO", "EINTR", "EAGAIN", "short"],
        "write": ["EIO", "ENOSPC", "EINTR", "EAGAIN", "short"], "sync": ["EIO", "ENOSPC", "EINTR"],
-       "rename": ["EIO", "ENOSPC"], "map": ["ENOMEM", "EAGAIN"], "close": ["EIO", "ENOSPC", "EINTR"]}
-GROWING = (".csv", "completions.jsonl", "results.jsonl")  # journals: the next run goes on with them
+       "rename": ["EIO", "ENOSPC"], "map": ["ENOMEM", "EAGAIN"],
+       "close": ["EIO", "ENOSPC", "EINTR"]}
+GROWING = (".csv", "completions.jsonl", "results.jsonl")  # the next run goes on with them
 
 
 @dataclasses.dataclass
@@ -74,7 +75,8 @@ def sources():
                  f"({noise.randrange(90)})" for _ in range(12)]
         if i % 7 == 0:
             lines.append("    mail = 'someone@somewhere.org'")
-        text = f"# Copyright 2020 someone\nimport os\n\n\ndef f{i}(self):\n" + "\n".join(lines) + "\n"
+        head = f"# Copyright 2020 someone\nimport os\n\n\ndef f{i}(self):\n"
+        text = head + "\n".join(lines) + "\n"
         files[f"src/{i % 4}/f{i}.py"] = files["src/0/f0.py"] if i % 10 == 9 else text.encode()
     return files
 
@@ -82,7 +84,8 @@ def sources():
 def scenarios():
     files = {"m.gguf": MODEL, "text.tok": shard(letters())}
     train = ["train", "pretrain", "text.tok", "--init", "m.gguf", "-o", "out", "--steps", "4",
-             "--seq-len", "16", "--batch", "2", "--save-every", "2", "--val-fraction", "0.1", "-j", "1"]
+             "--seq-len", "16", "--batch", "2", "--save-every", "2", "--val-fraction", "0.1", "-j",
+             "1"]
     task = {"task_id": "T/0", "prompt": "def one():\n", "entry_point": "one",
             "test": "def check(f):\n    assert f() == 1\n", "canonical_solution": "    return 1\n"}
     answers = [{"task_id": "T/0", "completion": f"    return {n}\n"} for n in (1, 2)]
@@ -228,7 +231,8 @@ class Torture:
                 start(scenario.again, directory)
                 after = tree(directory)
                 other = [name for name in self.right if after.get(name) != self.right[name]]
-                wrong = f"run again after {short(done.stderr)}: wrong are {other}" if other else None
+                if other:
+                    wrong = f"run again after {short(done.stderr)}: wrong are {other}"
             return done.returncode, wrong
         except subprocess.TimeoutExpired:
             return None, f"still running after {SECONDS} s"
@@ -238,8 +242,8 @@ class Torture:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-k", default="", metavar="TEXT", help="only scenarios with it in the name")
-    parser.add_argument("--fault", metavar="KIND:N:HOW", help="only this one, with all that is said")
+    parser.add_argument("-k", default="", metavar="TEXT", help="scenarios with it in the name")
+    parser.add_argument("--fault", metavar="KIND:N:HOW", help="only this one")
     parser.add_argument("--all", action="store_true", default="OC_TORTURE_ALL" in os.environ)
     parser.add_argument("-n", type=int, default=25, help="faults of each scenario [25]")
     parser.add_argument("--seed", default=os.environ.get("OC_SEED", "1"))

@@ -1,5 +1,5 @@
-/* crawl.c: fuzzes the reader of crawls of ./refine recall (data/crawl.c, data/webbytes.c): WARC, WET
- * and JSON Lines, plain, gzip and zstd. What is a page has text that is UTF-8. */
+/* crawl.c: fuzzes the reader of crawls of refine recall (data/crawl.c, data/webbytes.c): WARC, WET,
+ * JSON Lines, plain, gzip and zstd. What is a page has text that is UTF-8. */
 
 #include "../../data/recall.h"
 #include "fuzz.h"

@@ -4,6 +4,7 @@
 #include "../../data/instruct.h"
 #include "fuzz.h"
 
+Common common; /* the options of all commands: refine.c has them, and the program */
 static void *state;
 
 void fuzz_begin(void) { state = chats_stage.open(1); }

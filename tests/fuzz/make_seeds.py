@@ -35,11 +35,12 @@ def seed(target, name, content):
 
 
 TINY = [(b"<unk>", 0.0, files.UNKNOWN), (b"<s>", 0.0, files.CONTROL),
-        (files.SPACE, -1.0, files.NORMAL), (b"a", -2.0, files.NORMAL), (b"b", -3.0, files.NORMAL), (b"ab", -1.5, files.NORMAL)]
+        (files.SPACE, -1.0, files.NORMAL), (b"a", -2.0, files.NORMAL), (b"b", -3.0, files.NORMAL),
+        (b"ab", -1.5, files.NORMAL)]
 
 
 def tiny_gguf(numbers, **more):
-    """A model of 6 tokens, one layer and rows of `numbers` numbers: small files are fuzzed faster."""
+    """A model of 6 tokens, one layer and rows of `numbers` numbers: small is fuzzed fast."""
     g = files.Gguf(tokens=tuple(TINY), **more)
     sizes = {"embedding_length": numbers, "block_count": 1, "feed_forward_length": 2,
              "context_length": 8, "attention.head_count": 1, "attention.head_count_kv": 1}
@@ -337,8 +338,7 @@ def program_seeds():
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     for make in (gguf_seeds, hf_seeds, vocabulary_seeds, training_seeds,
-                 conversation_seeds, text_seeds, web_seeds,
-                 evaluation_seeds, program_seeds):
+                 conversation_seeds, text_seeds, web_seeds, evaluation_seeds, program_seeds):
         make()
     total = sum(os.path.getsize(os.path.join(place, name))
                 for place, _, names in os.walk(SEEDS) for name in names)

@@ -1,5 +1,5 @@
 /* web.c: fuzzes what ./refine recall makes of the answer of a web server: its header and body
- * (data/http.c), its text (data/webtext.c), addresses (data/domains.c). The first byte says which. */
+ * (data/http.c), its text (data/webtext.c), addresses (data/domains.c). The first byte chooses. */
 
 #include "../../data/recall.h"
 #include "fuzz.h"
