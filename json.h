@@ -156,10 +156,9 @@ OC_API bool json_escape(JsonReader *r, char **to) {
 OC_API bool json_string(JsonReader *r, Str *out) { /* r->p at the opening quote */
     char *start = r->doc->text + r->doc->text_n, *to = start;
     for (r->p++;;) {
-        const char *run = r->p;
-        r->p = plain_end(r->p, r->end); /* most are */
-        memcpy(to, run, (size_t)(r->p - run));
-        to += r->p - run;
+        size_t run = (size_t)(plain_end(r->p, r->end) - r->p); /* most are plain */
+        memcpy(to, r->p, run);
+        to += run, r->p += run;
         if (r->p == r->end || *r->p == '"') break;
         int n = utf8_length(r->p, r->end);
         if (!n) return json_fail(r, "UTF-8");
@@ -170,8 +169,7 @@ OC_API bool json_string(JsonReader *r, Str *out) { /* r->p at the opening quote 
     }
     if (r->p == r->end) return json_fail(r, "the closing quote of a string");
     r->p++;
-    out->s = start;
-    out->n = (size_t)(to - start);
+    *out = (Str){ start, (size_t)(to - start) };
     r->doc->text_n += out->n;
     return true;
 }

@@ -16,7 +16,7 @@
 #endif
 
 static int mpi_rank, n_ranks = 1;
-static const char *ranks_meet; /* OUT: ranks without MPI meet at OUT.ranks */
+static OC_UNUSED const char *ranks_meet; /* OUT: ranks without MPI meet at OUT.ranks */
 #ifdef OC_CUDA
 void cuda_sum(double *x, int n); /* traincuda.cu: x (n) becomes its sum over all ranks */
 #endif

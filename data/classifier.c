@@ -4,9 +4,9 @@
  * What to know first: the paper (arXiv 2411.04905, section 2.1.2) trains fastText on text that a
  * BPE tokenizer has cut into tokens; with --tokenizer words are the numbers of our tokens,
  * without they are runs of letters and digits, each other visible ASCII character and each Chinese
- * or Japanese one. fastText gives the same model every time with one thread only. It answers each line of text
- * with a line of labels and probabilities; a process is asked by one thread. It is no input but a
- * part of the machine: where it fails, the run does. Test: tests/test_recall.py. */
+ * or Japanese one. fastText gives the same model every time with one thread only. It answers each
+ * line of text with a line of labels and probabilities; a process is asked by one thread. It is no
+ * input but a part of the machine: where it fails, the run does. Test: tests/test_recall.py. */
 
 #include "../opencoder.h" /* Model, Tokenizer */
 #include "../unicode.h"   /* utf8_decode */

@@ -9,8 +9,8 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Short lexers */
 
-/* Cuts a comment of C that begins at p: the place behind it, or NULL where there is none. A // takes
- * its line feed along or not. */
+/* Cuts a comment of C that begins at p: the place behind it, or NULL where there is none. A // may
+ * take its line feed along. */
 static const char *cut_comment(Cutter *x, const char *p, bool line_feed) {
     const char *q = NULL;
     if (goes_on(p, x->end, "//"))
