@@ -15,7 +15,7 @@
  *     and with --total T, w of the others is multiplied by min(1, (T - budgets' w) / others' w)
  *
  * and of each language the longest run of files, in the order of what they drew, stays whose bytes
- * are at most w(L): it falls short by less than one file. Test: tests/test_sample.py. */
+ * are at most w(L): it falls short by less than one file. Test: tests/test_refine_sample.py. */
 
 #include "sample.h"
 #include "budget.h"
