@@ -243,6 +243,8 @@ def test_resume():
     shutil.copytree(f"{PLACE}/work/pretrain", f"{PLACE}/work/pretrain.part")
     for name in "pretrain/stamp.json", "pretrain.part/stamp.json", "pretrain.part/model.bin":
         os.remove(f"{PLACE}/work/{name}")
+    with open(f"{PLACE}/work/pretrain.part/seconds", "w", encoding="utf-8") as file:
+        file.write("1000\n")  # it was rounded, maybe down
     code, _, err = cook(plan, "--until", "pretrain")
     check("no time left: the last checkpoint is it", code == 0 and "$ ./train" not in err and
           stamp("pretrain")["figures"]["updates"] == done, err)
