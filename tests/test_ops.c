@@ -277,6 +277,19 @@ static void test_swiglu(size_t n, double size) {
     FREE(gate, up, dhidden, hidden, weight);
 }
 
+/* Marks are taken off tokens and stay on targets; a document begins where its mark is. */
+static void test_take_batch(void) {
+    const uint32_t row[4] = { 5 | STARTS, 3 | NO_LOSS, 7 | STARTS | NO_LOSS, 1 };
+    uint32_t token[3], target[3];
+    int pos[3], first[3];
+    Tokens to = { token, target, pos, first };
+    take_batch(&to, row, 1, 3, &(TrainOptions){ .batch = 1, .seq_len = 3 }, 8);
+    CHECK(token[0] == 5 && token[1] == 3 && token[2] == 7);
+    CHECK(target[0] == row[1] && target[1] == row[2] && target[2] == 1);
+    CHECK(pos[0] == 0 && pos[1] == 1 && pos[2] == 0);
+    CHECK(first[0] == 0 && first[1] == 0 && first[2] == 2);
+}
+
 /* Every row is its token's; tokens that come twice get both gradients. */
 static void test_embedding(int n, int V, int C) {
     size_t size = (size_t)n * (size_t)C, c = (size_t)C;
@@ -637,6 +650,7 @@ int main(void) {
 #ifdef _OPENMP
     omp_set_num_threads(2);
 #endif
+    test_take_batch();
     test_exp();
     test_small_ops();
     for (int i = 0; i < 5; i++)
