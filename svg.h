@@ -108,14 +108,18 @@ OC_API void svg_axis(Buf *out, SvgAxis *a, int side, const char *label) {
     svg_text(out, x, y, attributes, label);
 }
 
+/* A point alone, of which a line shows nothing, is a dot. */
 OC_API void svg_line(Buf *out, const SvgLine *l, const SvgAxis *x, const SvgAxis *y) {
     size_t every = l->n / 2000 + 1; /* no screen shows more points */
-    const char *pen = "M";
-    buf_printf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" opacity=\"%g\" d=\"",
-               l->color, l->width, l->opacity);
+    const char *pen = "M", *dot = l->n == 1 ? "h0 " : "";
+    buf_printf(out,
+               "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%g\" opacity=\"%g\" "
+               "stroke-linecap=\"round\" d=\"",
+               l->color, *dot ? 6 : l->width, l->opacity);
     for (size_t i = 0; i < l->n; i += every) {
         if (svg_shows(x, l->x[i]) && svg_shows(y, l->y[i]))
-            buf_printf(out, "%s%.1f %.1f ", pen, svg_at(x, l->x[i]), svg_at(y, l->y[i])), pen = "L";
+            buf_printf(out, "%s%.1f %.1f %s", pen, svg_at(x, l->x[i]), svg_at(y, l->y[i]), dot),
+                pen = "L";
         else
             pen = "M";
     }
@@ -129,7 +133,8 @@ OC_API void svg_plot(Buf *out, const SvgPlot *p) {
                         { 0, 0, SVG_LEFT, SVG_RIGHT, false } };
     buf_printf(out,
                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n"
-               "<style>text { font: 12px sans-serif } .grid { stroke: #ddd }</style>\n"
+               "<style>.grid { stroke: #ddd } text { font: 12px sans-serif; paint-order: stroke; "
+               "stroke: white; stroke-width: 3px }</style>\n"
                "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
                SVG_W, SVG_H);
     svg_text(out, SVG_W / 2.0, 22, "text-anchor=\"middle\"", p->title);

@@ -5,6 +5,7 @@
  * What to know first: the first line names the columns; the first column is x, every other one a
  * line over it. An empty cell is no point: a line joins the points that it has, so that a curve
  * that is measured now and then is whole. A row of empty cells only widens the plot. svg.h draws.
+ * With --bars, the last number of every column is a bar, with its name before and itself behind.
  * Test: tests/test_cookbook.py. */
 
 #include "../svg.h" /* SvgLine, svg_plot; files.h: options, files */
@@ -33,7 +34,7 @@ static const Option options[] = {
     { 0, "right", NULL, "COLUMN", OPT_LIST, &right, 0, 0, "belongs to the right axis; repeatable" },
     { 0, "right-label", NULL, "TEXT", OPT_TEXT, &right_label, 0, 0, "what the right axis is" },
     { 0, "log", NULL, NULL, OPT_FLAG, &log_y, 0, 0, "a logarithmic left axis" },
-    { 0, "bars", NULL, NULL, OPT_FLAG, &bars, 0, 0, "a bar from 0 for each point" },
+    { 0, "bars", NULL, NULL, OPT_FLAG, &bars, 0, 0, "a bar for each column, from 0" },
     { 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL },
 };
 
@@ -77,7 +78,6 @@ static void read_row(Table *t, const char *path, size_t line, char *text) {
         y = cell_number(path, line, cell);
         if (isnan(y)) continue;
         any = true;
-        if (bars) add_point(&t->points[c], x, 0);
         add_point(&t->points[c], x, y);
     }
     if (cell || c != t->n)
@@ -108,29 +108,64 @@ static void read_table(Table *t, const char *path, Buf *text) {
     if (t->n < 2) die("%s: %d columns, expected x and at least one more", path, t->n);
 }
 
-static void draw(const Table *t, const char *path) {
+/* Names, bars and numbers from above to below. */
+static void draw_bars(Buf *out, const Table *t) {
+    enum { HIGH = 22, LEFT = 280, WIDE = 520 };
+    double most = 0;
+    char number[32];
+    for (int c = 1; c < t->n; c++)
+        for (size_t i = 0; i < t->points[c].n; i++) most = fmax(most, t->points[c].y[i]);
+    buf_printf(out,
+               "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n"
+               "<style>text { font: 12px sans-serif }</style>\n"
+               "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+               SVG_W, SVG_TOP + HIGH * (t->n - 1) + 40);
+    svg_text(out, SVG_W / 2.0, 22, "text-anchor=\"middle\"", title);
+    for (int c = 1; c < t->n; c++) {
+        const Points *p = &t->points[c];
+        double y = SVG_TOP + HIGH * (c - 1), v = p->n ? p->y[p->n - 1] : NAN;
+        double wide = v > 0 ? WIDE * v / most : 0;
+        svg_text(out, LEFT - 8, y + 13, "text-anchor=\"end\"", t->name[c]);
+        if (isnan(v)) continue;
+        buf_printf(out,
+                   "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"#1f77b4\"/>\n",
+                   LEFT, y, wide, HIGH - 5);
+        snprintf(number, sizeof number, "%.4g", v);
+        svg_text(out, LEFT + wide + 6, y + 13, "", number);
+    }
+    svg_text(out, LEFT + WIDE / 2.0, SVG_TOP + HIGH * (t->n - 1) + 20, "text-anchor=\"middle\"",
+             y_label);
+    buf_printf(out, "</svg>\n");
+}
+
+static void draw_lines(Buf *out, const Table *t) {
     static const char *const color[] = { "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd",
                                          "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#393b79" };
     SvgLine line[COLUMNS];
     SvgPlot plot = { title, x_label, y_label, right_label, log_y, line, t->n - 1 };
-    Buf picture = { NULL, 0, 0 };
-    OutFile out;
     for (int c = 1; c < t->n; c++) {
         const Points *p = &t->points[c];
         bool is_right = false;
         for (int i = 0; i < right.n; i++) is_right |= !strcmp(right.text[i], t->name[c]);
         line[c - 1] = (SvgLine){ t->name[c],
                                  is_right ? "gray" : color[(c - 1) % 10],
-                                 bars       ? 30
-                                 : is_right ? 0.7
-                                            : 1.5,
-                                 bars ? 0.8 : 1,
+                                 is_right ? 0.7 : 1.5,
+                                 1,
                                  is_right,
                                  p->x,
                                  p->y,
                                  p->n };
     }
-    svg_plot(&picture, &plot);
+    svg_plot(out, &plot);
+}
+
+static void draw(const Table *t, const char *path) {
+    Buf picture = { NULL, 0, 0 };
+    OutFile out;
+    if (bars)
+        draw_bars(&picture, t);
+    else
+        draw_lines(&picture, t);
     out_open(&out, path);
     out_write(&out, picture.data, picture.n);
     out_commit(&out);

@@ -90,16 +90,10 @@ def plot_losses(kitchen, stages):
 
 def plot_bars(kitchen, name, values, title, label):
     """A bar for each (name, value)."""
-    lines = [",".join(["number"] + [text.replace(",", ";") for text, _ in values])]
-    for number, (_, value) in enumerate(values):
-        cells = [""] * len(values)
-        cells[number] = f"{value:.5g}"
-        lines.append(",".join([str(number + 1), *cells]))
-    # Room beside the bars, so that neither the axis nor the names hide one.
-    for place in 0, len(values) + 4:
-        lines.append(",".join([str(place)] + [""] * len(values)))
-    plot(kitchen, name, lines, "--bars", "--title", title, "--x", "in the order of the names",
-         "--y", label)
+    values = values or [("nothing was measured", 0)]
+    lines = [",".join(["number"] + [text.replace(",", ";") for text, _ in values]),
+             ",".join(["1"] + [f"{value:.5g}" for _, value in values])]
+    plot(kitchen, name, lines, "--bars", "--title", title, "--y", label)
 
 
 # --------------------------------------------------------------------------------------- sections

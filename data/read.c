@@ -15,7 +15,7 @@
 
 static struct {
     const char *repo, *meta;
-    int64_t depth, stars, commit_time;
+    int64_t depth, stars, min_stars, commit_time;
     bool git_log, mtime, unknown;
 } opt;
 
@@ -24,6 +24,8 @@ static const Option options[] = {
     { 0, "repo-depth", NULL, "N", OPT_INT, &opt.depth, 0, 16,
       "repositories lie N directories below the input, whose names are theirs" },
     { 0, "stars", NULL, "N", OPT_INT, &opt.stars, 0, 1e12, "stars of the repositories" },
+    { 0, "min-stars", NULL, "N", OPT_INT, &opt.min_stars, 0, 1e12,
+      "leave out repositories with fewer" },
     { 0, "commit-time", NULL, "T", OPT_INT, &opt.commit_time, 0, 1e12, "seconds since 1970" },
     { 0, "meta", NULL, "FILE", OPT_TEXT, &opt.meta, 0, 0,
       "JSON Lines with repo, stars, commit_time" },
@@ -390,6 +392,7 @@ static bool read_process(void *state, int thread, Document *d) {
     (void)state, (void)thread;
     bool line = d->line > 0;
     if (d->reason) return false;
+    if (d->stars < opt.min_stars) return document_drop(d, "few stars");
     if (!d->language.n) set_language(d);
     if (!d->language.n && !opt.unknown) return document_drop(d, "unknown language");
     if (d->size > MOST_FILE) return document_drop(d, "larger than 8 MB");
