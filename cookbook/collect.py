@@ -3,9 +3,11 @@
 What to know first: `packages` are Debian packages by name, fetched with apt-get download and opened
 with dpkg-deb -x, so nothing is installed and no root is needed; a package is a repository. The name
 `installed` is the library of the Python that runs this, whose top-level packages are repositories;
-that needs no network. A `corpus` is a directory that stays where it is, and whose top-level folders
-are repositories. Held-out repositories are named here, and told apart by refine."""
+that needs no network. `forks` are made up: on GitHub three files of four are copies. A `corpus` is
+a directory that stays where it is, and whose top-level folders are repositories. Held-out
+repositories are named here, and told apart by refine."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,6 +20,7 @@ from plan import ROOT
 
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+$")
 ONE_IN = 20  # of a corpus without held-out names: the share of files that only validation sees
+FORK = "-fork-"
 LARGEST = 8 << 20  # the paper's limit for a file
 
 
@@ -26,7 +29,12 @@ def left_out(path, names):
     return not names.isdisjoint(path.split("/")[:-1])
 
 
-def copy_tree(source, target, leave_out):
+def chance(text):
+    """A number above 0, at most 1, which the text decides."""
+    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") + 1) / 2 ** 32
+
+
+def copy_tree(source, target, leave_out, keep=lambda path: True):
     """Copies the regular files below a directory; links and what cannot be read are passed over."""
     count = 0
     for place, directories, files in os.walk(source):
@@ -35,7 +43,8 @@ def copy_tree(source, target, leave_out):
         for name in sorted(files):
             path = os.path.join(place, name)
             if os.path.islink(path) or not os.path.isfile(path) or \
-                    os.path.getsize(path) > LARGEST:
+                    os.path.getsize(path) > LARGEST or \
+                    not keep(os.path.relpath(path, source)):
                 continue
             os.makedirs(below, exist_ok=True)
             try:
@@ -88,6 +97,18 @@ def fetch(kitchen, names, leave_out):
             raise CookError(f"collect: package {name}: no files, expected sources; it may only "
                             "depend on others")
         os.rename(os.path.join(raw, name + ".part"), os.path.join(raw, name))
+
+
+def fork(raw, number, held):
+    """Made-up forks of all repositories but these: `number` of most, up to eight times as many of a
+    few, each with half of the files. Which ones, the names decide."""
+    for name in sorted(os.listdir(raw)):
+        if name in held or FORK in name:
+            continue
+        for k in range(min(int(number / chance(f"forks of {name}")), 8 * number)):
+            target = f"{name}{FORK}{k + 1}"
+            copy_tree(os.path.join(raw, name), os.path.join(raw, target), set(),
+                      lambda path, target=target: chance(f"{target}/{path}") <= 0.5)
 
 
 def fingerprint(corpus):
@@ -146,6 +167,10 @@ def collect(kitchen):
         if not kitchen.dry:
             os.makedirs(raw, exist_ok=True)
         fetch(kitchen, [name for name in names if name != "installed"], leave_out)
+    forks = plan.number("collect", "forks", 0)
+    if forks:
+        kitchen.do(f"made-up forks: {forks} of most repositories, with half of their files", fork,
+                   raw, forks, plan.words("collect", "held-out"))
     if kitchen.dry:
         return {}
     return {"repositories": check_held_out(plan, raw), "python": sys.version.split()[0],

@@ -34,15 +34,16 @@ STAGES = (
     ("pack", ("refine", "vocabulary"), stages.pack),
     ("instruct", ("refine", "vocabulary"), tuning.instruct),
     ("mixture", ("refine", "vocabulary", "instruct"), tuning.mixture),
-    ("pretrain", ("vocabulary", "pack"), stages.pretrain),
+    ("pretrain-1", ("vocabulary", "pack"), stages.pretrain_1),
+    ("pretrain", ("vocabulary", "pack", "pretrain-1"), stages.pretrain),
     ("anneal", ("pack", "pretrain", "mixture"), tuning.anneal),
     ("sft-1", ("instruct", "pretrain", "anneal"), tuning.sft_1),
     ("sft-2", ("instruct", "pretrain", "anneal", "sft-1"), tuning.sft_2),
     ("export", ("pretrain", "anneal", "sft-1", "sft-2"), measure.export),
     ("evaluate", ("refine", "pretrain", "instruct", "anneal", "sft-2", "export"),
      measure.evaluate),
-    ("report", ("refine", "pack", "pretrain", "anneal", "sft-1", "sft-2", "export", "evaluate"),
-     report.report),
+    ("report", ("refine", "pack", "pretrain-1", "pretrain", "anneal", "sft-1", "sft-2", "export",
+                "evaluate"), report.report),
 )
 
 
@@ -53,6 +54,7 @@ def read_plan(options):
         # The plan's packages, and what it holds out of them, are not in this corpus.
         plan.sections["collect"].pop("packages", None)
         plan.sections["collect"].pop("held-out", None)
+        plan.sections["collect"].pop("forks", None)
         plan.sections["collect"]["corpus"] = os.path.abspath(options.corpus)
     plan.sections.setdefault("report", {})
     if options.held_out:
@@ -64,19 +66,34 @@ def read_plan(options):
     return plan
 
 
-def key_of(plan, name, needs, keys):
-    """What decides a stage's result; of files from outside their bytes, or times where many."""
+def key_of(plan, name, needs, keys, dry):
+    """What decides a stage's result; of files from outside their bytes, or times where many. For
+    commands that are only shown, the names of files will do."""
     outside = None
-    if name == "collect":
+    if name == "collect" and not dry:
         outside = collect.outside(plan)
-    files = {"refine": plan.words("refine", "against"), "mixture": plan.words("mixture", "writer"),
+    files = {"refine": plan.words("refine", "against") + plan.words("refine", "held-out-from"),
+             "mixture": plan.words("mixture", "writer"),
              "evaluate": plan.words("evaluate", "tasks")}
+    if plan.get("refine", "stars", "made-up") != "made-up":
+        files["refine"].append(plan.get("refine", "stars"))
+    if plan.get("vocabulary", "from"):
+        files["vocabulary"] = [plan.get("vocabulary", "from")]
     if name in files:
-        outside = [digest_file(os.path.join(ROOT, path)) for path in files[name]]
+        outside = [path if dry else digest_file(os.path.join(ROOT, path)) for path in files[name]]
     if name == "report":  # takes a second, and says how long the others took
         outside = time.time()
     return digest([name, plan.recipe(name), [keys[need] for need in needs if need in keys],
                    outside])
+
+
+def keys_of(plan, dry):
+    """{stage: what decides its result} of a plan."""
+    keys = {}
+    for name, needs, _ in STAGES:
+        if name in plan.sections:
+            keys[name] = key_of(plan, name, needs, keys, dry)
+    return keys
 
 
 def cook(plan, options):
@@ -84,14 +101,12 @@ def cook(plan, options):
                       options.dry_run)
     if "export" in plan.sections:
         measure.exported(plan)  # refuses a name now, not after hours
+    measure.models(kitchen)
     if not options.dry_run:
         plan.check_files()
         kitchen.lock_place()
         signal.signal(signal.SIGTERM, lambda *_: stop(kitchen))
-    keys = {}
-    for name, needs, _ in STAGES:
-        if name in plan.sections:
-            keys[name] = None if options.dry_run else key_of(plan, name, needs, keys)
+    keys = keys_of(plan, options.dry_run)
     if not options.dry_run and not options.redo:
         kitchen.refuse_to_redo(keys)
     for name, _, function in STAGES:

@@ -5,7 +5,7 @@ and backward, and 6 L q_dim t more for attention in rows of t positions: scores 
 layers over t / 2 positions on average, once forward and twice backward. A GPU reaches a part of
 its peak, the model FLOPs utilization (MFU). No figure of this repository's own on a GPU stands
 behind it: it is a parameter, [plan] mfu. For comparison, the paper's 28,000 hours of H800 for the
-1.5B and 96,000 hours of H100 for the 8B (arXiv 2411.04905) come to 0.25 and 0.39 this way."""
+1.5B and 96,000 hours of H100 for the 8B (arXiv 2411.04905) come to 0.25 and 0.38 this way."""
 
 PEAK = 989e12  # bfloat16, dense, of an H200 as of an H100: NVIDIA's data sheet
 SHAPES = {  # dim, hidden, layers, query and key/value width
@@ -27,13 +27,13 @@ def operations(shape, vocabulary, length):
 
 def lines(plan):
     """Yields a line for each stage of pretraining and annealing, and their sum."""
-    shape = plan.get("pretrain", "shape")
+    shape = plan.get("pretrain-1", "shape") or plan.get("pretrain", "shape")
     if shape not in SHAPES:
         return
     vocabulary = plan.number("vocabulary", "vocab", 96640)
     mfu, peak = plan.number("plan", "mfu", 0.4), plan.number("plan", "peak", PEAK)
     total = 0.0
-    for stage in "pretrain", "anneal":
+    for stage in "pretrain-1", "pretrain", "anneal":
         length, rows, steps = (plan.number(stage, key, 0) for key in ("seq-len", "batch", "steps"))
         if not length * rows * steps:
             continue

@@ -86,6 +86,7 @@ class Kitchen:
         self.plan, self.place, self.dry = plan, place, dry
         self.stage, self.child, self.commands, self.lock = None, None, [], None
         self.order = []  # the stages of this run so far
+        self.folders = {}  # of stages whose directory has another name than they
         if not dry:
             os.makedirs(os.path.join(ROOT, self.place), exist_ok=True)
 
@@ -93,7 +94,10 @@ class Kitchen:
     def path(self, stage, *names):
         """A file of a stage, relative to the root, where every program is started."""
         part = ".part" if stage == self.stage else ""
-        return os.path.join(self.place, stage + part, *names)
+        return os.path.join(self.place, self.folder(stage) + part, *names)
+
+    def folder(self, stage):
+        return self.folders.get(stage, stage)
 
     def here(self, *names):
         return self.path(self.stage, *names)
@@ -110,7 +114,7 @@ class Kitchen:
     def stamp(self, stage):
         """What is written of a finished stage, or None."""
         try:
-            path = os.path.join(ROOT, self.place, stage, "stamp.json")
+            path = os.path.join(ROOT, self.place, self.folder(stage), "stamp.json")
             with open(path, encoding="utf-8") as file:
                 return json.load(file)
         except (OSError, ValueError):
@@ -239,7 +243,8 @@ class Kitchen:
     def cook(self, name, key, function):
         """Does a stage, unless its stamp has this key; returns whether it was done now."""
         self.order.append(name)
-        final, part = (os.path.join(ROOT, self.place, name + end) for end in ("", ".part"))
+        final, part = (os.path.join(ROOT, self.place, self.folder(name) + end)
+                       for end in ("", ".part"))
         if self.dry:
             print(f"\n# {name}")
             self.stage, self.commands = name, []

@@ -28,12 +28,20 @@ LONGEST = 300  # characters of a header or a question: they must fit small conte
 
 # --------------------------------------------------------------------------------------- export
 def models(kitchen):
-    """[(name, path)] of the models of a run, in the order they were made."""
-    found = [(name, kitchen.path(stage, "model.bin")) for stage, name in STAGES
-             if stage in kitchen.plan.sections and stage != "sft-1"]
-    if "export" in kitchen.plan.sections:
-        found.append(("exported", kitchen.path("export", "model.bin")))
-    return found
+    """[(name, path)] of the models of a run that are measured, in the order they were made: those
+    that the plan names, or all but what stage 2 goes on from."""
+    plan = kitchen.plan
+    found = {name: kitchen.path(stage, "model.bin") for stage, name in STAGES
+             if stage in plan.sections}
+    if "export" in plan.sections:
+        found["exported"] = kitchen.path("export", "model.bin")
+    wanted = plan.words("evaluate", "models") or \
+        [name for name in found if name != "stage-1" or "sft-2" not in plan.sections]
+    for name in wanted:
+        if name not in found:
+            raise CookError(f"{plan.path}: [evaluate] models: '{name}', expected some of "
+                            f"{' '.join(found)}")
+    return [(name, path) for name, path in found.items() if name in wanted]
 
 
 def exported(plan):

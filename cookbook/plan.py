@@ -21,10 +21,14 @@ OWN = {
     "collect": {"packages": "Debian packages by name; installed: the running Python's library",
                 "corpus": "a directory instead; its folders are the repositories",
                 "held-out": "packages or top-level folders, for validation alone",
+                "forks": "made-up ones of each package, with half of its files: so many, or more",
                 "leave-out": "directories by name, wherever they lie"},
     "refine": {"languages": "which to keep", "against": "benchmarks, as JSON Lines",
-               "held-out-words": "words in a row that may not be shared with held-out files"},
-    "vocabulary": {}, "pack": {},
+               "held-out-words": "words in a row that may not be shared with held-out files",
+               "stars": "JSON Lines with repo and stars; or made-up, from a hash of the name",
+               "held-out-from": "a file of held-out documents, of another run, instead of ours"},
+    "vocabulary": {"from": "a GGUF file that has one, instead of learning it"}, "pack": {},
+    "pretrain-1": {"minutes": "at most so long; the last checkpoint is the result"},
     "pretrain": {"minutes": "at most so long; the last checkpoint is the result"},
     "mixture": {"parts": "original=84 algorithmic=12.4 synthetic=3.6",
                 "phrases": "texts of algorithmic files, with ; between",
@@ -32,17 +36,20 @@ OWN = {
     "anneal": {},
     "instruct": {"pairs": "at most so many in stage 1", "best": "at most so many in stage 2",
                  "validation": "pairs of held-out files, at most"},
-    "sft-1": {}, "sft-2": {},
+    "sft-1": {"parts": "stage-1=1: shares of the pairs of both stages"},
+    "sft-2": {"parts": "stage-2=1: shares of the pairs of both stages"},
     "export": {"model": "annealed or chat", "install": "where to copy the model at the end"},
     "evaluate": {"completions": "function headers to complete", "tokens": "of a completion",
                  "tasks": "HumanEval or MBPP, as JSON Lines",
-                 "held-out-bytes": "of the text for bits per byte"},
+                 "held-out-bytes": "of the text for bits per byte",
+                 "models": "some of base annealed stage-1 chat exported"},
     "report": {"copy": "a directory of the tree for report and plots"},
 }
 # The program whose options a section may hold, and those that the cookbook sets itself.
 PROGRAM = {
     "refine": ("./refine", "all"), "vocabulary": ("./tokenizer", "train"),
     "pack": ("./tokenizer", "pack"), "pretrain": ("TRAINER", "pretrain"),
+    "pretrain-1": ("TRAINER", "pretrain"),
     "anneal": ("TRAINER", "anneal"), "sft-1": ("TRAINER", "sft"),
     "sft-2": ("TRAINER", "sft", "--stage", "2"), "export": ("./convert",),
     "evaluate": ("./evaluate",), "instruct": ("./refine", "instruct"),
@@ -59,18 +66,26 @@ TAKEN = {
     "export": "output-format tokenizer random seed inspect check keep-optimizer lora lora-scale",
 }
 TAKEN["sft-1"] = TAKEN["sft-2"] = TAKEN["anneal"]
+TAKEN["pretrain-1"] = TAKEN["pretrain"] + " init"
 # Numbers among the keys of OWN, their least value, and whether they are whole.
 NUMBERS = {
     "threads": (1, True), "mfu": (1e-3, False), "peak": (1, False), "held-out-words": (0, True),
     "minutes": (0, False), "pairs": (1, True), "best": (1, True), "validation": (1, True),
     "completions": (1, True), "tokens": (1, True), "held-out-bytes": (1000, True),
+    "forks": (1, True),
 }
-PARTS = ("original", "algorithmic", "synthetic")
+PARTS = {  # what a section's `parts` may have; unless told, and what must be there
+    "mixture": ("original=84 algorithmic=12.4 synthetic=3.6", "original"),
+    "sft-1": ("stage-1=1 stage-2=0", None), "sft-2": ("stage-1=0 stage-2=1", None),
+}
+# Of a new model; a second phase of pretraining has none of them.
+SHAPE = set("shape dim layers heads kv-heads head-dim hidden ctx theta tied init-std "
+            "init-scaled".split())
 REQUIRED = ("collect", "refine", "vocabulary", "pack", "pretrain")
 # They change nothing of what is made, so changing them starts nothing anew.
 HARMLESS = {"log-every", "save-every", "keep", "sample-every", "prompt", "temp", "minutes",
             "verbose", "threads", "install", "copy", "against", "tasks", "val-every", "val-rows",
-            "about"}
+            "about", "held-out-from", "from"}
 # Of ./traincuda, where it is not built: what its -h adds to that of ./train.
 CUDA_OPTIONS = {"recompute-level": ("N", False), "bf16-gradients": (None, False),
                 "bf16-moments": (None, False)}
@@ -110,30 +125,33 @@ def unknown(where, name, known):
     return PlanError(f"{where}: unknown, expected one of {' '.join(sorted(known))}{hint}")
 
 
+def read_sections(path):
+    """{section: {key: text}} of an INI file."""
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",),
+                                       default_section="\0none")
+    parser.optionxform = str
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}, expected a plan such as plans/demo"
+                        ) from error
+    except (configparser.Error, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise PlanError(f"{path}: {text}, expected [sections] with lines `key = value`"
+                        ) from error
+    return {name: {key: " ".join((value or "").split()) for key, value in parser[name].items()}
+            for name in parser.sections()}
+
+
 class Plan:
     """sections: {name: {key: text}}, as written but for blanks and comments."""
 
     def __init__(self, path):
         self.path = path
-        parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",),
-                                           default_section="\0none")
-        parser.optionxform = str
-        try:
-            with open(path, encoding="utf-8") as file:
-                parser.read_file(file)
-        except OSError as error:
-            raise PlanError(f"{path}: {error.strerror}, expected a plan such as plans/demo"
-                            ) from error
-        except (configparser.Error, UnicodeDecodeError) as error:
-            text = " ".join(str(error).split())
-            raise PlanError(f"{path}: {text}, expected [sections] with lines `key = value`"
-                            ) from error
-        self.sections = {name: {key: " ".join((value or "").split())
-                                for key, value in parser[name].items()}
-                         for name in parser.sections()}
+        self.sections = read_sections(path)
         self._known = {}
         self.check()
-        self.parts()
 
     @property
     def name(self):
@@ -160,17 +178,20 @@ class Plan:
                             f"{'whole ' * is_whole}number of at least {least:g}")
         return value
 
-    def parts(self):
-        """{part of the annealing mixture: its weight}; the paper's, unless told."""
-        found, text = {}, self.get("mixture", "parts", OWN["mixture"]["parts"])
-        for word in text.split():
+    def parts(self, section):
+        """{part of what a stage is trained on: its weight}; for annealing the paper's, unless
+        told."""
+        usual, needed = PARTS[section]
+        found, names = {}, {word.partition("=")[0] for word in usual.split()}
+        for word in self.get(section, "parts", usual).split():
             name, _, weight = word.partition("=")
-            if name not in PARTS or name in found:
-                raise PlanError(f"{self.path}: [mixture] parts: '{word}', expected something like "
-                                f"{OWN['mixture']['parts']}")
-            found[name] = self.check_number("mixture", "parts", weight, 0, False)
-        if not found.get("original"):
-            raise PlanError(f"{self.path}: [mixture] parts: no original, expected some of it")
+            if name not in names or name in found:
+                raise PlanError(f"{self.path}: [{section}] parts: '{word}', expected something "
+                                f"like {usual}")
+            found[name] = self.check_number(section, "parts", weight, 0, False)
+        if not (found.get(needed) if needed else any(found.values())):
+            raise PlanError(f"{self.path}: [{section}] parts: no {needed or 'weight above 0'}, "
+                            "expected some of it")
         return found
 
     @property
@@ -202,12 +223,16 @@ class Plan:
             for key, value in keys.items():
                 self.check_key(section, key, value)
         self.check_needs()
+        for section in PARTS:
+            self.parts(section)
 
     def check_files(self):
         """Files that are read at the end, after hours, are better missed at the beginning."""
-        for section, key in ("refine", "against"), ("evaluate", "tasks"), ("mixture", "writer"):
+        for section, key in ("refine", "against"), ("refine", "stars"), \
+                ("refine", "held-out-from"), ("vocabulary", "from"), ("evaluate", "tasks"), \
+                ("mixture", "writer"):
             for name in self.words(section, key):
-                if not os.path.isfile(os.path.join(ROOT, name)):
+                if name != "made-up" and not os.path.isfile(os.path.join(ROOT, name)):
                     raise PlanError(f"{self.path}: [{section}] {key}: {name}: no file, expected "
                                     f"{OWN[section][key]}")
 
@@ -223,6 +248,12 @@ class Plan:
                 raise PlanError(f"{self.path}: [{section}] without [{need}], which makes its data")
         if bool(self.get("collect", "packages")) == bool(self.get("collect", "corpus")):
             raise PlanError(f"{self.path}: [collect]: expected either packages or corpus")
+        if self.get("collect", "forks") and self.get("collect", "corpus"):
+            raise PlanError(f"{self.path}: [collect] forks: of a corpus, expected packages")
+        for key in sorted(SHAPE & set(self.sections["pretrain"])):
+            if "pretrain-1" in self.sections:
+                raise PlanError(f"{self.path}: [pretrain] {key}: goes on with the model of "
+                                "[pretrain-1], expected it there")
 
     def check_key(self, section, key, value):
         where = f"{self.path}: [{section}] {key}"

@@ -15,7 +15,7 @@ from measure import models
 from stages import whole
 from tuning import read_lines
 
-TRAINED = ("pretrain", "anneal", "sft-1", "sft-2")
+TRAINED = ("pretrain-1", "pretrain", "anneal", "sft-1", "sft-2")
 POINTS = 1000  # of a curve
 
 
@@ -198,8 +198,8 @@ def limit_section(kitchen, stamps):
     done = row.get("completions") or {"functions": 0, "parse": 0}
     solved = ", ".join(f"{result['passed']} of {result['total']} tasks of {task}"
                        for task, result in row["scores"].items() if result)
-    seen = stamps["pretrain"]["figures"]["tokens"] + \
-        stamps.get("anneal", {}).get("figures", {}).get("tokens", 0)
+    seen = sum(stamps[stage]["figures"]["tokens"] for stage in ("pretrain-1", "pretrain", "anneal")
+               if stage in stamps)
     unique = stamps["pack"]["figures"]["train"].get("tokens", 0)
     return ["## What it cannot do", "",
             f"It has read {seen:,} tokens ({seen / max(unique, 1):.2g} times its corpus), where "

@@ -1,12 +1,16 @@
-"""stages.py: from what was collected to a base model: refine, vocabulary, pack, pretrain."""
+"""stages.py: from what was collected to a base model: refine, vocabulary, pack, pretrain.
+
+What to know first: pretraining is one stage, or two where the plan has [pretrain-1], a phase before
+it with rows of another length, as the paper's 8B has."""
 
 import glob
 import json
 import os
 import re
+import shutil
 import zlib
 
-from collect import ONE_IN, left_out
+from collect import ONE_IN, chance, left_out
 from kitchen import CookError
 from plan import ROOT
 
@@ -39,24 +43,43 @@ def number_of(record):
     return zlib.crc32(f"{record['repo']}/{record['path']}".encode())
 
 
-def split(source, train, held, names, leave_out):
-    """Parts the refined files and returns what was counted. Held out are the repositories of these
-    names, or else one file of ONE_IN, by a hash of its path. Their text is written a second time
-    in the form of a benchmark, for `refine decontaminate`."""
-    numbers = [] if names else sorted(number_of(record) for _, record in refined(source, leave_out))
-    last = numbers[(len(numbers) - 1) // ONE_IN] if numbers else -1
+def held_out(source, names, leave_out, other):
+    """A function that says of a record whether it is held out: what lies in repositories of these
+    names, and what the file `other` has; without both, one file of ONE_IN, by a hash of its
+    path."""
+    there, last = set(), -1
+    if other:
+        there = {(record["repo"], record["path"]) for _, record in refined(other, set())}
+    elif not names:
+        numbers = sorted(number_of(record) for _, record in refined(source, leave_out))
+        last = numbers[(len(numbers) - 1) // ONE_IN] if numbers else -1
+    return lambda record: record["repo"] in names or number_of(record) <= last or \
+        (record["repo"], record["path"]) in there
+
+
+def split(source, train, held, names, leave_out, other):
+    """Parts the refined files and returns what was counted. What is held out, or what `other` has
+    instead, is written a second time in the form of a benchmark, for `refine decontaminate`."""
+    is_out = held_out(source, names, leave_out, other)
     count = {"train": [0, 0], "held-out": [0, 0]}
+
+    def put(part, record, line, file):
+        file.write(line)
+        count[part][0] += 1
+        count[part][1] += len(record["content"].encode())
     with open(whole(train), "w", encoding="utf-8") as to_train, \
             open(whole(held), "w", encoding="utf-8") as to_held, \
             open(whole(tasks_of(held)), "w", encoding="utf-8") as tasks:
         for line, record in refined(source, leave_out):
-            out = record["repo"] in names if names else number_of(record) <= last
-            (to_held if out else to_train).write(line)
-            if out:
-                tasks.write(json.dumps({"prompt": record["content"]}) + "\n")
-            at = count["held-out" if out else "train"]
-            at[0] += 1
-            at[1] += len(record["content"].encode())
+            if not is_out(record):
+                put("train", record, line, to_train)
+            elif not other:
+                put("held-out", record, line, to_held)
+        for line, record in refined(other, set()) if other else ():
+            put("held-out", record, line, to_held)
+        to_held.flush()
+        for _, record in refined(held, set()):
+            tasks.write(json.dumps({"prompt": record["content"]}) + "\n")
     for part, (files, _) in count.items():
         if not files:
             raise CookError(f"refine: no {part} files are left, expected some; see the funnel in "
@@ -83,14 +106,16 @@ def refine(kitchen):
     for path in plan.words("refine", "against"):
         words += ["--against", path]
     kitchen.do(f"{meta}: held-out repositories have {STARS} stars: of duplicates, theirs stays",
-               write_meta, meta, held)
+               write_meta, meta, held, corpus or kitchen.path("collect", "raw"),
+               plan.get("refine", "stars"))
     kitchen.run("./refine", "all", corpus or kitchen.path("collect", "raw"), *words,
                 *plan.arguments("refine"), *threads(kitchen), "--stats", stats, "-o", clean)
     train, held_out = kitchen.here("train.jsonl"), kitchen.here("held-out.jsonl")
     limit = plan.number("refine", "held-out-words", 32)
     parted = kitchen.here("parted.jsonl") if limit else train
     counted = kitchen.do(f"{clean} to {parted} and {held_out}", split, clean, parted, held_out,
-                         set(held), set(plan.words("collect", "leave-out")))
+                         set(held), set(plan.words("collect", "leave-out")),
+                         plan.get("refine", "held-out-from"))
     if limit:
         kitchen.run("./refine", "decontaminate", parted, "--against",
                     tasks_of(held_out), "--entry", "none", "--words", limit,
@@ -105,9 +130,19 @@ def refine(kitchen):
     return {**counted, "after decontamination": count_lines(train)}
 
 
-def write_meta(path, held):
+def write_meta(path, held, corpus, stars):
+    """What refine is told of repositories; of two lines about one the last counts. Made-up stars
+    have a heavy tail: s or more for 1.5 / (s + 1) of the repositories, so 5 for a quarter."""
+    lines, given = [], []
+    if stars == "made-up":
+        given = [{"repo": name, "stars": int(1.5 / chance(f"stars of {name}")) - 1}
+                 for name in sorted(os.listdir(whole(corpus)))]
+    elif stars:
+        with open(whole(stars), encoding="utf-8") as file:
+            lines = [line.rstrip("\n") for line in file]
+    given += [{"repo": name, "stars": STARS} for name in held]
     with open(whole(path), "w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"repo": name, "stars": STARS}) + "\n" for name in held)
+        file.writelines(line + "\n" for line in lines + [json.dumps(row) for row in given])
 
 
 def count_lines(path):
@@ -122,6 +157,11 @@ def count_lines(path):
 
 # --------------------------------------------------------------------------------------- tokens
 def vocabulary(kitchen):
+    given = kitchen.plan.get("vocabulary", "from")
+    if given:
+        kitchen.do(f"copy {given} to {kitchen.here('vocab.gguf')}", shutil.copyfile, whole(given),
+                   whole(kitchen.here("vocab.gguf")))
+        return {"printed": f"that of {given}"}
     text = kitchen.run("./tokenizer", "train", kitchen.path("refine", "train.jsonl"),
                        "-o", kitchen.here("vocab.gguf"), "--model", kitchen.here("tokenizer.model"),
                        *kitchen.plan.arguments("vocabulary"), *threads(kitchen))
@@ -193,7 +233,20 @@ def read_record(path):
     return figures
 
 
-def pretrain(kitchen):
+def pretrain_1(kitchen):
     return train(kitchen, "pretrain", [kitchen.path("pack", "train.tok")],
                  "--tokenizer", kitchen.path("vocabulary", "vocab.gguf"),
                  "--val", kitchen.path("pack", "val.tok"))
+
+
+def pretrain(kitchen):
+    """The whole pretraining, or its second phase, which goes on at the same rate where the first
+    one ended; of the trainer's commands, `anneal` is the one that goes on with AdamW's state."""
+    plan, words = kitchen.plan, []
+    if "pretrain-1" not in plan.sections:
+        return pretrain_1(kitchen)
+    for key, value in ("schedule", "constant"), ("warmup", 0):
+        words += [] if plan.get("pretrain", key) else ["--" + key, value]
+    return train(kitchen, "anneal", [kitchen.path("pack", "train.tok")],
+                 "--init", checkpoint(kitchen, "pretrain-1"),
+                 "--val", kitchen.path("pack", "val.tok"), *words)

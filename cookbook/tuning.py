@@ -132,7 +132,7 @@ def write_synthetic(pairs, out):
 
 def anneal(kitchen):
     data, absent = [], []
-    for name, weight in kitchen.plan.parts().items():
+    for name, weight in kitchen.plan.parts("mixture").items():
         shard = kitchen.path("pack", "train.tok") if name == "original" else \
             kitchen.path("mixture", name + ".tok")
         if not weight:
@@ -155,10 +155,12 @@ def before(plan, stage):
 
 
 def sft(kitchen, number):
+    parts = {name: weight for name, weight in kitchen.plan.parts(kitchen.stage).items() if weight}
+    data = [kitchen.path("instruct", name.replace("-", "") + ".tok") +
+            (f"={weight:g}" if len(parts) > 1 else "") for name, weight in parts.items()]
     val = kitchen.path("instruct", "val.tok")
     has_val = kitchen.dry or os.path.exists(os.path.join(ROOT, val))
-    return train(kitchen, "sft", [kitchen.path("instruct", f"stage{number}.tok")],
-                 "--stage", number,
+    return train(kitchen, "sft", data, "--stage", number,
                  "--init", kitchen.path(before(kitchen.plan, kitchen.stage), "model.bin"),
                  *(["--val", val] if has_val else []))
 

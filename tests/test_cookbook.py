@@ -292,6 +292,12 @@ def test_wrong_plans():
              "web=2"),
             ("a mixture without the original", "phrases =", "parts = synthetic=2\nphrases =",
              "no original"),
+            ("pairs of unknown stages", "[sft-1]", "[sft-1]\nparts = stage-3=1", "stage-3=1"),
+            ("a mixture of nothing", "[sft-2]", "[sft-2]\nparts = stage-1=0", "no weight above 0"),
+            ("a second phase with a shape", "[pretrain]", "[pretrain-1]\ndim = 8\n[pretrain]",
+             "[pretrain] ctx: goes on with the model of [pretrain-1]"),
+            ("forks of a corpus", "leave-out", "forks = 1\nleave-out", "[collect] forks"),
+            ("a model that is not made", "completions = 8", "models = stage-3", "'stage-3'"),
             ("a stage without its data", "[instruct]\nbest = 40", "", "[sft-1] without [instruct]"),
             ("a missing stage", "[pack]", "", "[pack] is missing"),
             ("an unknown trainer", "[plan]", "[plan]\ntrainer = ./trane", "./trane"),
@@ -307,6 +313,11 @@ def test_wrong_plans():
     code, _, err = cook(bad)
     check("a benchmark that is missing is missed at the start", code == 1 and "no.jsonl" in err and
           "$ " not in err, err)
+    for old, new in ("[vocabulary]\nvocab = 500", "[vocabulary]\nfrom = gone"), \
+            ("languages = python", "stars = gone"), ("languages = python", "held-out-from = gone"):
+        code, _, err = cook(write_file(f"{PLACE}/wrong", good.replace(old, new)))
+        check(f"{new}: a file that is missing", code == 1 and "gone: no file" in err and
+              "$ " not in err, err)
     bad = write_file(f"{PLACE}/wrong", good.replace("held-out = kept", "held-out = gone"))
     code, _, err = cook(bad)
     check("a held-out folder that is not there", code == 1 and "error: " in err and
@@ -319,7 +330,7 @@ def test_wrong_plans():
 
 
 def test_dry_runs():
-    plans = sorted(glob.glob(os.path.join(ROOT, "plans", "*")))
+    plans = sorted(filter(os.path.isfile, glob.glob(os.path.join(ROOT, "plans", "*"))))
     check("plans of the repository", len(plans) >= 4, plans)
     for path in plans:
         name = os.path.basename(path)

@@ -100,6 +100,10 @@ def test_repositories():
                                            for d in found],
                 [("ann/one", "src/a.c", 3, 0), ("ann/two", "src/a.c", 9, 77),
                  ("bob/one", "src/a.c", 3, 0), ("bob/two", "src/a.c", 3, 0)])
+    found = documents("read", place, "--repo-depth", 2, "--meta", meta, "--min-stars", 9)
+    check_equal("--min-stars keeps what has as many", {d["repo"] for d in found}, {"ann/two"})
+    check_equal("and drops what has less", documents(
+        "read", place, "--repo-depth", 2, "--meta", meta, "--min-stars", 10), [])
     found = documents("read", place, "--commit-time", 5)
     check_equal("one repository", {(d["repo"], d["commit_time"]) for d in found}, {("github", 5)})
     check_equal("--repo", {d["repo"] for d in documents("read", place, "--repo", "x/y")}, {"x/y"})
