@@ -15,7 +15,7 @@ cookbook: all refine build/plot ## from source files to a model: PLAN=plans/demo
 ablation: all refine build/plot ## what a part of the recipe is worth: NAME=dedup SEEDS=2 DRY=1
 	@$(ABLATION) $(if $(NAME),plans/ablations/$(NAME),$(error NAME: not given, expected one of \
 	    $(notdir $(ABLATIONS))))
-ablations: all refine build/plot ## all of them; 45 minutes
+ablations: all refine build/plot ## all of them; half an hour
 	@$(ABLATION) $(ABLATIONS)
 
 build/plot: cookbook/plot.c build/flags

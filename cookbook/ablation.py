@@ -11,7 +11,7 @@ tokens. What comes from outside is the same for all of them: the held-out files,
 stays in what any variant learns from, and the vocabulary, both made by the base plan. A stage of
 the cookbook works in build/ablations/STAGE-KEY/, where the key is the hash of all that decides its
 result: so variants, seeds and ablations share what does not differ, and the same command goes on
-where the last one stopped. The first variant is the one that the paper found best.
+where the last one stopped. The first variant is the paper's choice, to which others are compared.
 Test: tests/test_ablation.py."""
 
 import argparse

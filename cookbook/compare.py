@@ -68,13 +68,13 @@ def verdict(difference, spread):
 
 
 def conclusion(results, key, what):
-    """Sentences: what came out, and whether the paper found the same."""
+    """Sentences: what came out, and whether it speaks for the paper's choice."""
     differences, spread = compare(results, key)
     first = next(iter(results))
     if spread is None:
         return "One seed alone shows no spread, so nothing is said about the differences."
     said = {name: verdict(value, spread) for name, value in differences.items()}
-    text = [f"The paper found `{first}` best. Differences in {what} to it, where those of one "
+    text = [f"The paper's choice is `{first}`. Differences in {what} to it, where those of one "
             f"variant lie {spread:.4f} apart between seeds at most:"]
     text.append("; ".join(f"`{name}` {value:+.4f}, {said[name]}"
                           for name, value in differences.items()) + ".")
@@ -83,10 +83,9 @@ def conclusion(results, key, what):
     if better:
         text.append(f"That differs from the paper: {', '.join(better)} did better here.")
     if same:
-        text.append(f"No difference to {', '.join(same)} can be told from that of seeds, where the "
-                    "paper found one.")
+        text.append(f"{', '.join(same)} cannot be told from it here.")
     if not better and not same:
-        text.append("That agrees with the paper.")
+        text.append("That speaks for the paper's choice.")
     return " ".join(text)
 
 
