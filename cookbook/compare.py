@@ -2,8 +2,8 @@
 
 What to know first: a figure of a variant is the mean over its seeds. Differences are taken seed by
 seed, because the runs of a seed begin alike; the spread is how far the differences of one variant
-lie apart, the largest of all variants. A difference that is not larger is called none: with a few
-seeds that is a rule of thumb, no test."""
+lie apart, the largest of all variants. A difference that is not larger is called no difference:
+with a few seeds that is a rule of thumb, no test."""
 
 import csv
 import os
@@ -63,7 +63,7 @@ def verdict(difference, spread):
     if spread is None:
         return "one seed, no verdict"
     if abs(difference) <= spread:
-        return "none"
+        return "no difference"
     return "worse" if difference > 0 else "better"
 
 
@@ -79,7 +79,7 @@ def conclusion(results, key, what):
     text.append("; ".join(f"`{name}` {value:+.4f}, {said[name]}"
                           for name, value in differences.items()) + ".")
     better = [f"`{name}`" for name in said if said[name] == "better"]
-    same = [f"`{name}`" for name in said if said[name] == "none"]
+    same = [f"`{name}`" for name in said if said[name] == "no difference"]
     if better:
         text.append(f"That differs from the paper: {', '.join(better)} did better here.")
     if same:
@@ -90,6 +90,11 @@ def conclusion(results, key, what):
 
 
 # --------------------------------------------------------------------------------------- pictures
+def is_near(point, other):
+    """Were two losses taken after as many tokens, but for ends of documents and padding?"""
+    return other and abs(point[0] - other[0]) <= 0.02 * other[0]
+
+
 def curves(results, relative):
     """Lines of CSV: tokens, and for each variant the mean over seeds of the validation loss; or of
     its distance from the first variant's at the same point."""
@@ -104,7 +109,7 @@ def curves(results, relative):
     text = [",".join(["tokens", *shown])]
     for name in shown:
         for row in lines.values():
-            if name in row and (names[0] in row or not relative):
+            if name in row and (not relative or is_near(row[name], row.get(names[0]))):
                 value = row[name][1] - (row[names[0]][1] if relative else 0)
                 cells = [f"{value:.5g}" if other == name else "" for other in shown]
                 text.append(",".join([str(row[name][0]), *cells]))
@@ -164,12 +169,12 @@ def write_report(kitchen, ablation, results, seconds, tuned):
             table(head, list(rows_of(results, key, tuned))), "",
             conclusion(results, key, what), "", f"![validation losses]({name}.svg)", "",
             f"![their differences]({name}-differences.svg)", "",
-            f"Each figure is the mean of {len(first)} seeds, which decide the first weights and "
-            "the order of what is learned; parsing completions are summed. Lower is better but for "
-            f"those. Bits per byte are of {held['files']} held-out files, {held['bytes']:,} bytes; "
+            "Seeds decide the first weights and the order of what is learned; figures are means over "
+            f"{len(first)}, completions sums; lower is better but for those. Bits per byte are of {held['files']} held-out files, {held['bytes']:,} bytes; "
             "held-out files and vocabulary are those of the base plan, the same for all variants, "
             "and no 32 words in a row of them stay in what a variant learns from.",
-            ablation.own.get("note", ""), "", "The file:", ""]
+            "Training loss is that of the last tenth of the updates. "
+            + ablation.own.get("note", ""), "", "The file:", ""]
     with open(whole(ablation.path), encoding="utf-8") as file:
         text += [("    " + line).rstrip() for line in file.read().rstrip().split("\n")]
     write_text(whole(kitchen.here(name + ".md")), "\n".join(text) + "\n")

@@ -94,7 +94,8 @@ def test_data(data):
     check_equal("variants of the table", list(table), ["file", "none", "stars"])
     counts = [int(table[name][0]) for name in table]
     check("copies stay where none is dropped", counts[1] == counts[0] + 3 > counts[2] + 3, counts)
-    check_equal("all are trained alike", len({cells[2] for cells in table.values()}), 1)
+    trained = [int(cells[2].replace(",", "")) for cells in table.values()]
+    check("all are trained alike", max(trained) <= 10 * 4 * 64 < 1.02 * min(trained), trained)
     check_report("tree/data.md", 3)
 
 
@@ -141,7 +142,7 @@ def test_verdicts():
     check("differences are those of a seed", abs(found["b"] - 0.21) < 1e-9 and
           abs(found["c"]) < 1e-9 and abs(spread - 0.02) < 1e-9, (found, spread))
     check_equal("verdicts", [compare.verdict(found[name], spread) for name in found],
-                ["worse", "none", "better"])
+                ["worse", "no difference", "better"])
     text = compare.conclusion(results, "bits", "bits per byte")
     check("said: where it differs from the paper", "differs from the paper: `d`" in text and
           "`c` cannot be told from it" in text, text)
