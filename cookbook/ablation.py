@@ -95,16 +95,17 @@ class Ablation:
         plan = read_plan(options)
         plan.path = f"{self.path}: [variant {variant}]: {self.own['base']}"
         changes = self.variants.get(variant, [])
-        for section, key, value in self.common + changes:
-            if key is None:
-                plan.sections.pop(section, None)
-            elif section in plan.sections:
-                plan.sections[section][key] = value
-            else:
-                raise unknown(f"{self.path}: [variant {variant}] {section}.{key}", section,
-                              plan.sections)
         for section in USELESS[self.own["until"]].split():
             plan.sections.pop(section, None)
+        for section, key, value in self.common + changes:
+            if section not in plan.sections:
+                raise unknown(f"{self.path}: [variant {variant}] {section}.{key}" if key else
+                              f"{self.path}: [variant {variant}] drop = {section}", section,
+                              plan.sections)
+            if key:
+                plan.sections[section][key] = value
+            else:
+                del plan.sections[section]
         for section in set(MODEL) & set(plan.sections):
             plan.sections[section]["seed"] = str(FIRST_SEED + seed)
         last = [section for section in MODEL if section in plan.sections][-1]
@@ -154,7 +155,7 @@ def run(ablation, options, bench):
     bench.cook(ablation.plan("base", 0, options, None), f"{ablation.name}: what all share",
                "vocabulary")
     given = kitchen.path("refine", "held-out.jsonl"), kitchen.path("vocabulary", "vocab.gguf")
-    stages = {}
+    seconds = {}
     for seed in range(ablation.seeds):
         for variant in ablation.variants:
             plan = ablation.plan(variant, seed, options, given)
@@ -162,10 +163,10 @@ def run(ablation, options, bench):
             if not kitchen.dry:
                 trained = TRAINED[ablation.own["until"]]
                 results[variant].append(compare.result(kitchen, trained))
-                stages.update({kitchen.folder(name): stamp["seconds"]
-                               for name, stamp in kitchen.stamps().items()})
+                seconds.update({kitchen.folder(name): stamp["seconds"]
+                                for name, stamp in kitchen.stamps().items()})
     kitchen.cook(ablation.name, str(time.time()), lambda kitchen: compare.report(
-        kitchen, ablation, results, sum(stages.values())))
+        kitchen, ablation, results, sum(seconds.values())))
     for folder in [options.copy] if options.copy and not kitchen.dry else []:
         for name in sorted(os.listdir(whole(kitchen.path(ablation.name)))):
             if name.endswith((".md", ".svg")):

@@ -169,12 +169,13 @@ def write_report(kitchen, ablation, results, seconds, tuned):
             table(head, list(rows_of(results, key, tuned))), "",
             conclusion(results, key, what), "", f"![validation losses]({name}.svg)", "",
             f"![their differences]({name}-differences.svg)", "",
-            "Seeds decide the first weights and the order of what is learned; figures are means over "
-            f"{len(first)}, completions sums; lower is better but for those. Bits per byte are of {held['files']} held-out files, {held['bytes']:,} bytes; "
+            "Seeds decide the first weights and the order of what is learned; figures are means "
+            f"over {len(first)}, completions sums; lower is better but for those. Training loss is "
+            "that of the last tenth of the updates, bits per byte those of "
+            f"{held['files']} held-out files, {held['bytes']:,} bytes; "
             "held-out files and vocabulary are those of the base plan, the same for all variants, "
             "and no 32 words in a row of them stay in what a variant learns from.",
-            "Training loss is that of the last tenth of the updates. "
-            + ablation.own.get("note", ""), "", "The file:", ""]
+            *([ablation.own["note"]] if ablation.own.get("note") else []), "", "The file:", ""]
     with open(whole(ablation.path), encoding="utf-8") as file:
         text += [("    " + line).rstrip() for line in file.read().rstrip().split("\n")]
     write_text(whole(kitchen.here(name + ".md")), "\n".join(text) + "\n")
