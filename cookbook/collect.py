@@ -100,12 +100,12 @@ def fetch(kitchen, names, leave_out):
 
 
 def fork(raw, number, held):
-    """Made-up forks of all repositories but these: `number` of most, up to eight times as many of a
+    """Made-up forks of all repositories but these: `number` of most, up to four times as many of a
     few, each with half of the files. Which ones, the names decide."""
     for name in sorted(os.listdir(raw)):
         if name in held or FORK in name:
             continue
-        for k in range(min(int(number / chance(f"forks of {name}")), 8 * number)):
+        for k in range(min(int(number / chance(f"forks of {name}")), 4 * number)):
             target = f"{name}{FORK}{k + 1}"
             copy_tree(os.path.join(raw, name), os.path.join(raw, target), set(),
                       lambda path, target=target: chance(f"{target}/{path}") <= 0.5)
