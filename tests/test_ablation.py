@@ -62,6 +62,8 @@ def read(name):
 
 
 def repositories(folder):
+    """Those of held-out and of other files in the directory of a refine stage."""
+    folder = os.path.relpath(folder, PLACE)
     return [{json.loads(line)["repo"] for line in read(f"{folder}/{name}.jsonl").splitlines()}
             for name in ("held-out", "train")]
 
