@@ -105,13 +105,12 @@ def curves(results, relative):
         for at in range(min(map(len, runs))):
             tokens = round(mean([curve[at][0] for curve in runs]))
             lines.setdefault(at, {})[name] = tokens, mean([curve[at][1] for curve in runs])
-    shown = names[1:] if relative else names
-    text = [",".join(["tokens", *shown])]
-    for name in shown:
+    text = [",".join(["tokens", *names])]
+    for name in names:
         for row in lines.values():
             if name in row and (not relative or is_near(row[name], row.get(names[0]))):
                 value = row[name][1] - (row[names[0]][1] if relative else 0)
-                cells = [f"{value:.5g}" if other == name else "" for other in shown]
+                cells = [f"{value:.5g}" if other == name else "" for other in names]
                 text.append(",".join([str(row[name][0]), *cells]))
     return text
 
