@@ -106,7 +106,7 @@ class Ablation:
                 plan.sections[section][key] = value
             else:
                 del plan.sections[section]
-        for section in set(MODEL) & set(plan.sections):
+        for section in {"pretrain-1", *MODEL} & set(plan.sections):
             plan.sections[section]["seed"] = str(FIRST_SEED + seed)
         last = [section for section in MODEL if section in plan.sections][-1]
         plan.sections.setdefault("evaluate", {})["models"] = MODEL[last]

@@ -38,7 +38,7 @@ refine.min-stars = 5
 TUNING = """
 [ablation]
 about = a test of tuning
-base = {place}/base
+base = {place}/phases
 paper = the first one is best (table 9).
 until = sft-2
 seeds = 1
@@ -126,7 +126,10 @@ def test_tuning(tuning):
         print(err[-3000:], file=sys.stderr)
         return
     check_equal("trained", [err.count(f"$ ./train {name}") for name in
-                            ("pretrain", "anneal", "sft")], [1, 2, 5])
+                            ("pretrain", "anneal", "sft")], [1, 3, 5])
+    check("a second phase goes on with the state of the first, at the same rate", re.search(
+        r"--init \S+/pretrain-1-\w+/model.bin.ckpt-000010 .*--schedule constant --warmup 0", err)
+        and "AdamW begins anew" not in err, err)
     mixed = re.search(r"sft \S+/stage1.tok=2 \S+/stage2.tok=1 --stage 1", err)
     check("mixed pairs", mixed, err)
     table = rows("work/tuning/tuning.md")
@@ -229,6 +232,8 @@ def main():
         shutil.copyfile(f"{PLACE}/corpus/one/f{number}.py", f"{PLACE}/corpus/two/g{number}.py")
     base = cookbook.PLAN.format(corpus=f"{PLACE}/corpus", install="x", copy="y", steps=10)
     write_file(f"{PLACE}/base", base)
+    write_file(f"{PLACE}/phases", base.replace("[pretrain]", "[pretrain-1]").replace(
+        "[instruct]", "[pretrain]\nsteps = 6\nbatch = 2\nseq-len = 128\n[instruct]"))
     write_file(f"{PLACE}/stars.jsonl", '{"repo": "one", "stars": 4}\n{"repo": "two", "stars": 5}\n')
     text = DATA.format(place=PLACE)
     test_wrong(text)
