@@ -376,6 +376,12 @@ def test_plot():
     check("lines join over empty cells", re.search(r'"M[\d.]+ [\d.]+ L[\d.]+ [\d.]+ "', text),
           text)
     check("bars", start(PLOT, table, f"{PLACE}/t.svg", "--bars").returncode == 0)
+    check_equal("bars are the last numbers, with names",
+                re.findall(r'width="([\d.]+)" height="17"|>([^<]+)</text>', read("t.svg")),
+                [("", "a &#38; b"), ("520.0", ""), ("", "4"), ("", "c"), ("65.0", ""), ("", "0.5")])
+    one = write_file(f"{PLACE}/one.csv", "x,y,z\n1,2,\n2,,3\n3,,4\n")
+    check("a point alone is a dot", not start(PLOT, one, f"{PLACE}/t.svg").returncode and
+          re.search(r'stroke-width="6".* d="M[\d.]+ [\d.]+ h0 "', read("t.svg")))
     for name, content in (("a word", "x,y\n1,two\n"), ("too many cells", "x,y\n1,2,3\n"),
                           ("too few", "x,y,z\n1,2\n"), ("one column", "x\n1\n"),
                           ("no x", "x,y\n,1\n"),
