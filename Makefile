@@ -97,10 +97,11 @@ $(1)/tests/test_%: $(1)/tests/test_%.o $(test_parts:%=$(1)/lib/%.o)
 $(1)/tests/test_ops: $(1)/tests/test_ops.o \
         $(patsubst %,$(1)/lib/%.o,$(filter-out train,$(test_parts)))
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
-# Holds the command line, so that other flags or another compiler rebuild everything.
+# Holds the command line, so that other flags or another compiler rebuild everything. FLAGS are
+# those of here: what refine.mk adds for its objects would come along to what they need.
 $(1)/flags: FORCE
 	@mkdir -p $$(@D)
-	@echo '$$(CC) $$(FLAGS) $(3)' | cmp -s - $$@ || echo '$$(CC) $$(FLAGS) $(3)' > $$@
+	@echo '$$(CC) $(FLAGS) $(3)' | cmp -s - $$@ || echo '$$(CC) $(FLAGS) $(3)' > $$@
 $(foreach p,$(PROGRAMS),$(call PROGRAM,$(1),$(2),$(3),$(p)))
 -include $(wildcard $(1)/*.d $(1)/*/*.d $(1)/lib/*/*.d)
 endef
@@ -169,8 +170,8 @@ neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a
 include bench/bench.mk
 include tests/hard.mk
 
-mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
-	$(PYTHON) tests/mutants.py
+mutants: ## put one-line mistakes into a copy of the tree, each must fail a test; or ONLY=some
+	$(PYTHON) tests/mutants.py $(ONLY)
 
 fixtures: ## record the models of tests/data anew (needs torch, transformers, gguf)
 	$(PYTHON) tests/make_fixtures.py

@@ -73,6 +73,9 @@ def test_ranks():
     spaces = [doc(near, path="a"), doc(near.replace(" ", "\n  "), path="b", stars=1)]
     check_equal("other white space is a near duplicate", [kept(spaces), kept(spaces, "--exact")],
                 [["b"], ["a", "b"]])
+    turned = [doc(near, path="a"), doc(" ".join(near.split()[::-1]), path="b")]
+    check_equal("the same words in another order are near duplicates only word by word",
+                [len(kept(turned)), len(kept(turned, "--ngram", 1))], [2, 1])
     for a, b in (("", "\n"), ("+", "-"), ("a b", "a c"), ("a", "A")):
         check_equal(f"{a!r} and {b!r} differ", len(kept([doc(a), doc(b)])), 2)
     old = [doc("same", path="a", commit_time=-5), doc("same", path="b", commit_time=-4)]
