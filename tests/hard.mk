@@ -30,9 +30,10 @@ $(foreach tool,tsan msan valgrind,\
     $(eval $(call VARIANT,build/$(tool),build/$(tool)/,$$(TOOL_$(tool))))\
     $(eval $(call TOOL,$(tool))))
 
-tsan: build-tsan ## ThreadSanitizer over every program at work; ONLY=words for some
+HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
+tsan: $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over every program at work; ONLY=words for some
 	$(PYTHON) tests/tools.py tsan $(ONLY)
-msan: build-msan ## MemorySanitizer over the programs without foreign libraries
+msan: $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer over the programs without foreign libraries
 	$(PYTHON) tests/tools.py msan $(ONLY)
 valgrind: build-valgrind ## valgrind over every program at work, leaks too
 	$(PYTHON) tests/tools.py valgrind $(ONLY)

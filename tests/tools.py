@@ -86,6 +86,9 @@ def main():
     if tool.before and not shutil.which(tool.before[0]):
         skip(kind, f"{tool.before[0]} is not installed")
         end()
+    if not os.path.exists(os.path.join(ROOT, "build", kind, "run")):
+        skip(kind, f"build/{kind} is not built, which takes clang")
+        end()
     if kind == "tsan" and not archer():
         skip(kind, "libarcher is not installed (libomp-dev): what OpenMP does would be reported")
         end()
