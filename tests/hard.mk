@@ -31,9 +31,9 @@ $(foreach tool,tsan msan valgrind,\
     $(eval $(call TOOL,$(tool))))
 
 HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
-tsan: $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over every program at work; ONLY=words for some
+tsan: $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over programs at work; or ONLY=some
 	$(PYTHON) tests/tools.py tsan $(ONLY)
-msan: $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer over the programs without foreign libraries
+msan: $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
 	$(PYTHON) tests/tools.py msan $(ONLY)
 valgrind: build-valgrind ## valgrind over every program at work, leaks too
 	$(PYTHON) tests/tools.py valgrind $(ONLY)

@@ -276,6 +276,9 @@ def main():
                 if found:
                     ends[found[0]] += 1
                     wrongs += [f"{fault}: {found[1]}"] if found[1] else []
+        if faults and not watch.done:
+            skip(f"{scenario.name}: {len(faults)} faults", "no time is left for them")
+            continue
         if len(wrongs) > 1 and options.all:
             print("\n".join(wrongs), file=sys.stderr)
         check(f"{scenario.name}: {watch.done} of {len(torture.faults)} faults, {ends[0]} without "
