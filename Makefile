@@ -20,7 +20,7 @@ CFLAGS ?= -O3 -march=native
 CROSS ?= aarch64-linux-gnu-gcc
 NEON := -O2 -march=armv8-a
 SIMDE := -Og -mavx2 -mfma -mf16c
-ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
+ASAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
 # No errno, no traps: lets gcc turn sqrtf and selections into vector code, and changes no result.
