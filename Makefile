@@ -20,7 +20,7 @@ CFLAGS ?= -O3 -march=native
 CROSS ?= aarch64-linux-gnu-gcc
 NEON := -O2 -march=armv8-a
 SIMDE := -Og -mavx2 -mfma -mf16c
-ASAN := -O1 -g -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
+ASAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 
 # No contraction into fused multiply-adds: the sums of matmul.c are the same from every compiler.
 # No errno, no traps: lets gcc turn sqrtf and selections into vector code, and changes no result.
@@ -97,10 +97,11 @@ $(1)/tests/test_%: $(1)/tests/test_%.o $(test_parts:%=$(1)/lib/%.o)
 $(1)/tests/test_ops: $(1)/tests/test_ops.o \
         $(patsubst %,$(1)/lib/%.o,$(filter-out train,$(test_parts)))
 	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(LIBS)
-# Holds the command line, so that other flags or another compiler rebuild everything.
+# Holds the command line, so that other flags or another compiler rebuild everything. FLAGS are
+# those of here: what refine.mk adds for its objects would come along to what they need.
 $(1)/flags: FORCE
 	@mkdir -p $$(@D)
-	@echo '$$(CC) $$(FLAGS) $(3)' | cmp -s - $$@ || echo '$$(CC) $$(FLAGS) $(3)' > $$@
+	@echo '$$(CC) $(FLAGS) $(3)' | cmp -s - $$@ || echo '$$(CC) $(FLAGS) $(3)' > $$@
 $(foreach p,$(PROGRAMS),$(call PROGRAM,$(1),$(2),$(3),$(p)))
 -include $(wildcard $(1)/*.d $(1)/*/*.d $(1)/lib/*/*.d)
 endef
@@ -149,7 +150,8 @@ test-%: $(TESTED) ## run one test and show its checks: make test-format
 	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
 
 test-long: $(TESTED) ## every test, then full-width layers and -o hf against transformers
-	OC_KILLS=100 OC_FLIPS=10000 OC_TORTURE_ALL=1 $(PYTHON) tests/run_tests.py --timeout 7200 \
+	OC_MINUTES=60 OC_KILLS=100 OC_FLIPS=10000 OC_TORTURE_ALL=1 \
+	    $(PYTHON) tests/run_tests.py --timeout 7200 \
 	    $(TESTS) $(LONG_TESTS)
 
 asan: $(SANITIZED) $(TEST_PROGRAMS:%=build/asan/tests/%) ## test under ASan and UBSan
@@ -169,8 +171,8 @@ neon: build/neon/run $(NEON_TESTS) ## build what tests/test_neon.py runs, with a
 include bench/bench.mk
 include tests/hard.mk
 
-mutants: ## put one-line mistakes into a copy of the tree: each must fail a test
-	$(PYTHON) tests/mutants.py
+mutants: ## put one-line mistakes into a copy of the tree, each must fail a test; or ONLY=some
+	$(PYTHON) tests/mutants.py $(ONLY)
 
 fixtures: ## record the models of tests/data anew (needs torch, transformers, gguf)
 	$(PYTHON) tests/make_fixtures.py

@@ -69,8 +69,6 @@ build/replay/%: build/replay/tests/%.o build/replay/tests/fuzz.o build/replay/te
     build/replay/tests/*.d)
 
 .PHONY: fuzz fuzz-build
-.SECONDARY: build/fuzz/tests/fuzz.o $(addprefix build/replay/tests/,fuzz.o replay.o) \
-    $(FUZZ_TARGETS:%=build/fuzz/tests/%.o) $(FUZZ_TARGETS:%=build/replay/tests/%.o)
 ifeq ($(FUZZ_HERE),yes)
 fuzz-build: $(TARGET:%=build/fuzz/%) ## build the fuzz targets with libFuzzer
 fuzz: fuzz-build ## fuzz every reader for TIME=60 seconds; or one: TARGET=gguf

@@ -16,7 +16,11 @@
 
 /* A routine with constant arguments becomes one for these arguments, in the place of the call. */
 #define INLINE static inline __attribute__((always_inline, unused))
+#ifdef __OPTIMIZE__
 #define UNROLL _Pragma("GCC unroll 16") /* gcc: without it the sums move to memory */
+#else
+#define UNROLL /* gcc -O0 warns where it leaves such a loop as it is */
+#endif
 
 /* The vocabulary of vectors. A level's file says what these mean there; what is written with them
  * is the same code on every level. V: a vector of LANES float32.

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.path.join(ROOT, os.environ.get("OC_BIN", "."))  # where run, tokenizer and convert are
@@ -13,6 +15,37 @@ SCRATCH = os.path.join(ROOT, "build", "scratch")  # what a test writes goes here
 LEVEL_TESTS = ["test_format", "test_int8", "test_gemm", "test_attention"]
 
 failed = 0
+BEGUN = time.monotonic()
+MINUTES = float(os.environ.get("OC_MINUTES", "inf"))  # that a long test may take, all in all
+
+
+class Watch:
+    """How far a long part of a test is, on stderr every 10 seconds, and whether its time is up:
+    what is left of $OC_MINUTES is shared by the parts that are still to come, this one too."""
+
+    def __init__(self, name, total, parts=1):
+        self.name, self.total, self.done = name, total, 0
+        self.begun = self.said = time.monotonic()
+        self.end = self.begun + (BEGUN + 60 * MINUTES - self.begun) / parts
+        self.lock = threading.Lock()
+
+    def step(self):
+        """One more of the total is done."""
+        with self.lock:
+            self.done += 1
+            now = time.monotonic()
+            if now - self.said < 10:
+                return
+            self.said = now
+            left = min((now - self.begun) * (self.total / self.done - 1), self.end - now) / 60
+        print(f"{self.name}: {self.done} of {self.total}, {max(left, 0):.1f} minutes left",
+              file=sys.stderr, flush=True)
+
+    def over(self):
+        return time.monotonic() > self.end
+
+    def __str__(self):
+        return f"{self.done} of {self.total}" + " in the time there was" * (self.done < self.total)
 
 
 def check(name, ok, why="is false"):

@@ -5,7 +5,8 @@ A writer is killed after a random time, again and again. After each kill the fil
 or all of its new ones; the next run ends as if nothing had been, and of temporary files none stays.
 Training goes on from its newest checkpoint, and evaluation from its journal. On a disk that is too
 small, a writer says so with exit code 1, and what was there before is there afterwards.
-OC_KILLS says how often each is killed (3; make test-long: 100), OC_SEED when."""
+OC_KILLS says how often each is killed (3; make kills: 100), OC_SEED when, and OC_MINUTES how long
+all of it may take."""
 
 import os
 import random
@@ -15,7 +16,7 @@ import time
 
 import torture
 from badinput_files import Gguf
-from check import SCRATCH, check, end, program, short, skip
+from check import SCRATCH, Watch, check, end, program, short, skip
 from torture import Scenario, prepare, start, tree
 
 HOME = os.path.join(SCRATCH, f"crash-{os.getpid()}")
@@ -62,28 +63,32 @@ def torn(before, after, right):
             and not name.endswith(torture.GROWING) and ".ckpt-" not in name]
 
 
-def test_kills(title, scenario, directory, noise):
+def test_kills(title, scenario, directory, noise, parts):
     prepare(scenario, directory)
     before, begun = tree(directory), time.monotonic()
     done = start(scenario.command, directory)
     seconds, right = time.monotonic() - begun, tree(directory)
     if not check(f"{title}: is written", done.returncode == 0, short(done.stderr)):
         return
-    again, kills, wrong = scenario.again or scenario.command, 0, []
+    again, wrong = scenario.again or scenario.command, []
+    watch = Watch(f"{title}, kills", KILLS, parts)
     prepare(scenario, directory)
     for _ in range(KILLS * 20):
-        if kills == KILLS:
+        if watch.done == KILLS or watch.over():
             break
         if not killed(again, directory, noise.uniform(0, seconds)):
             prepare(scenario, directory)  # it was faster: once more, from the start
             continue
-        kills += 1
+        watch.step()
         wrong += torn(before, tree(directory), right)
+    if not watch.done and watch.over():
+        skip(f"{title}: {KILLS} kills", "no time is left for them")
+        return
     done = start(again, directory)
     after = tree(directory)
     wrong += [f"at the end {name}" for name in {*after, *right}
               if after.get(name) != right.get(name)]
-    check(f"{title}: killed {kills} times, the next run is right", not wrong and kills and
+    check(f"{title}: killed {watch} times, the next run is right", not wrong and watch.done and
           done.returncode == 0, f"{wrong}, {short(done.stderr)}")
 
 
@@ -149,8 +154,9 @@ def test_many_places():
 
 def main():
     noise = random.Random(os.environ.get("OC_SEED", "9"))
-    for number, (title, scenario) in enumerate(writers()):
-        test_kills(title, scenario, os.path.join(HOME, f"k{number}"), noise)
+    known = list(writers())
+    for number, (title, scenario) in enumerate(known):
+        test_kills(title, scenario, os.path.join(HOME, f"k{number}"), noise, len(known) - number)
         test_full_disk(title, scenario, os.path.join(HOME, f"d{number}"))
     test_many_places()
     shutil.rmtree(HOME, ignore_errors=True)

@@ -5,14 +5,58 @@
 build/torture.so: tests/torture.c build/flags
 	-$(CC) -std=c11 -Wall -Wextra -O1 -shared -fPIC -o $@ $< -ldl
 
-torture: all refine build/torture.so ## each system call fails, each writer is killed; an hour
-	OC_TORTURE_ALL=1 OC_KILLS=100 OC_FLIPS=10000 \
-	    $(PYTHON) tests/run_tests.py -v --timeout 7200 torture crash flips
+# Tools that take other programs than `make asan`, in a directory each. ThreadSanitizer and
+# MemorySanitizer are clang's: its OpenMP tells the first who waits for whom (libarcher), gcc's does
+# not; the second takes what comes from OpenMP's library for memory that nobody wrote, and so goes
+# without. valgrind knows no AVX-512.
+TOOL_CC ?= clang
+TOOL_tsan := -O1 -g1 -march=native -fsanitize=thread
+TOOL_msan := -O1 -g1 -march=x86-64-v3 -fno-openmp -Wno-unknown-pragmas -fsanitize=memory
+TOOL_valgrind := -O1 -g1 -march=x86-64-v3
+TOOL_TESTS := attention format gemm int8 loader sample shards
+define TOOL
+
+build/$(1)/data/refine.o $(REFINE_OBJECTS:%=build/$(1)/%): FLAGS += $(REFINE_FLAGS)
+build/$(1)/lib/data/parsers.o: build/data/functions.inc
+build/$(1)/lib/eval/python.o: build/eval/server.inc
+build/$(1)/refine: build/$(1)/data/refine.o $(REFINE_OBJECTS:%=build/$(1)/%)
+	$$(CC) $$(FLAGS) $$(TOOL_$(1)) -o $$@ $$^ $(REFINE_LIBS) $$(LIBS)
+build-$(1): $(PROGRAMS:%=build/$(1)/%) $(TOOL_TESTS:%=build/$(1)/tests/test_%) \
+        $(if $(filter msan,$(1)),,build/$(1)/refine)
+.PHONY: build-$(1)
+endef
+build/tsan/% build/msan/%: override CC := $(TOOL_CC)
+$(foreach tool,tsan msan valgrind,\
+    $(eval $(call VARIANT,build/$(tool),build/$(tool)/,$$(TOOL_$(tool))))\
+    $(eval $(call TOOL,$(tool))))
+
+HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
+tsan: $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over programs at work; or ONLY=some
+	$(PYTHON) tests/tools.py tsan $(ONLY)
+msan: $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
+	$(PYTHON) tests/tools.py msan $(ONLY)
+valgrind: build-valgrind ## valgrind over every program at work, leaks too
+	$(PYTHON) tests/tools.py valgrind $(ONLY)
+
+# Each ends after so many minutes, if it has not tried everything by then, and says what it has.
+MINUTES ?= 60
+torture: faults kills flips ## the next three
+faults: all refine build/torture.so ## each system call fails, once: MINUTES=60 at most
+	OC_MINUTES=$(MINUTES) $(PYTHON) tests/torture.py --all
+kills: all refine build/torture.so ## each writer is killed 100 times: MINUTES=60 at most
+	OC_MINUTES=$(MINUTES) OC_KILLS=100 $(PYTHON) tests/crash.py
+flips: all ## 10,000 bits of each kind of file are flipped: MINUTES=60 at most
+	OC_MINUTES=$(MINUTES) OC_FLIPS=10000 $(PYTHON) tests/flips.py
+
+soak: all ## long runs, watched: TOKENS=10000 TURNS=1000 UPDATES=20000 KILLS=50 SLOWER=1.5
+	$(PYTHON) tests/soak.py $(if $(TOKENS),--tokens $(TOKENS)) $(if $(TURNS),--turns $(TURNS)) \
+	    $(if $(UPDATES),--updates $(UPDATES)) $(if $(KILLS),--kills $(KILLS)) \
+	    $(if $(SLOWER),--slower $(SLOWER))
 
 analyze: build/eval/server.inc ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppcheck
 	$(PYTHON) tests/analyze.py
 
-portability: build/eval/server.inc ## every compiler, libc and machine that is here, as a table
-	tests/portability.sh
+portability: build/eval/server.inc ## every compiler, libc and machine here, as a table; or ONLY=
+	tests/portability.sh $(ONLY)
 
-.PHONY: torture analyze portability
+.PHONY: torture faults kills flips analyze portability soak tsan msan valgrind

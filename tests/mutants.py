@@ -3,8 +3,10 @@
 
 Copies the tree to build/mutants, makes one wrong edit after the other there, builds, and runs the
 tests that should notice. Prints one line per mutant; a mutant that no test notices is a failure,
-and so is an edit that no longer applies or compiles. Arguments choose mutants by part of their
-name; --check only looks whether their edits still apply, in a second. About ten seconds each."""
+and so is an edit that no longer applies or compiles. About ten seconds each. Arguments choose
+mutants by a part of the name, or, as /TEST, by the test: `make mutants ONLY="cuda /test_int8"`.
+--check only looks whether their edits still apply. OC_SECONDS is what a test may take (120; more on
+a busy machine): a mutant may hang, and then it was noticed."""
 
 import os
 import shutil
@@ -14,6 +16,9 @@ import sys
 from check import ROOT, check, check_equal, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
+SECONDS = os.environ.get("OC_SECONDS", "120")
+OF_REFINE = ["test_anneal", "test_dedup", "test_filter", "test_recall", "test_refine",
+             "test_refine_sample", "test_transform"]
 
 # name, file, what stands there (exactly once), what is to stand there, tests that must fail
 MUTANTS = [
@@ -611,6 +616,90 @@ MUTANTS = [
     ("evaluate: examples of MBPP as they are", "eval/prompts.c",
      "    add_refined(out, task->solution);", "    buf_add_str(out, task->solution);",
      "test_evaluate"),
+    # the rules of the data
+    ("data: eleven lines at least", "data/thresholds.c", "OUTSIDE(10, 100000)",
+     "OUTSIDE(11, 100000)", "test_filter"),
+    ("data: above means at least", "data/thresholds.c",
+     "case RULE_ABOVE: return value > rule->high;", "case RULE_ABOVE: return value >= rule->high;",
+     "test_filter"),
+    ("data: below means at most", "data/thresholds.c", "case RULE_BELOW: return value < rule->low;",
+     "case RULE_BELOW: return value <= rule->low;", "test_filter"),
+    ("data: rules of a language come on top of none", "data/thresholds.c", "n += k == n;",
+     "n += 0 * (k == n);", "test_filter"),
+    ("data: a rule for 8 of 10 drops all", "data/thresholds.c",
+     "0x1p-53 >= rule[i].share) continue;", "0x1p-53 >= 1) continue;", "test_filter"),
+    ("data: the filter's seed is ignored", "data/thresholds.c", "mix64(seed + (uint64_t)signal)",
+     "mix64(0 * seed + (uint64_t)signal)", "test_filter"),
+    ("data: the fewest stars stay", "data/groups.c", "return a->stars > b->stars;",
+     "return a->stars < b->stars;", "test_dedup"),
+    ("data: the first commit stays", "data/groups.c", "return a->commit_time > b->commit_time;",
+     "return a->commit_time < b->commit_time;", "test_dedup"),
+    ("data: only the first band counts", "data/groups.c", "for (size_t b = 0; b < bands; b++) {",
+     "for (size_t b = 0; b < 1; b++) {", "test_dedup"),
+    ("data: near duplicates stay", "data/dedup.c", "run.state[groups_best(g, i)] = KEPT;",
+     "run.state[g->content[i].unit] = KEPT;", "test_dedup"),
+    ("data: a chunk's first line is enough", "data/units.c",
+     "memchr(rest.s + bytes - 1, '\\n', far)", "memchr(rest.s, '\\n', far)", "test_dedup"),
+    ("data: all hash functions are one", "data/minhash.c", "(seed << 32) + (i + 1) *",
+     "(seed << 32) + (0 * i + 1) *", "test_dedup"),
+    ("data: shingles of one word", "data/minhash.c", "words = 0, k = (size_t)m->ngram;",
+     "words = 0, k = 1;", "test_dedup"),
+    ("data: the last row of a band is left out", "data/minhash.c",
+     "for (int r = 0; r < m->rows; r++) h = mix64(h * 0x9E3779B97F4A7C15u + *signature++);",
+     "for (int r = 0; r < m->rows; r++, signature++)\n            if (r < m->rows - 1) h = mix64(h "
+     "* 0x9E3779B97F4A7C15u + *signature);", "test_dedup"),
+    ("data: private networks are personal", "data/pii.c", "o[0] == 0 || o[0] == 10 ||",
+     "o[0] == 0 ||", "test_transform"),
+    ("data: octets go to 999", "data/pii.c", "octet[i] > 255", "octet[i] > 999", "test_transform"),
+    ("data: example.com is somebody", "data/pii.c",
+     "if (ends_with(at, to, reserved[i])) return false;", ";", "test_transform"),
+    ("data: words are passwords", "data/pii.c", "|| !(digit || sign))) return false;",
+     ")) return false;", "test_transform"),
+    ("data: repeated letters are keys", "data/pii.c", "entropy(from, to) < 3)", "0)",
+     "test_transform"),
+    ("data: one word is a name of who wrote it", "data/pii.c", "last && (words > 1 ||",
+     "last && (words > 0 ||", "test_transform"),
+    ("data: a notice takes its comment along", "data/notice.c",
+     "if (cut.removed < cut.said) buf_add(", "if (0) buf_add(", "test_transform"),
+    ("data: notices stay", "data/transform.c", "document_content(d, &t->without_notice);", ";",
+     "test_transform"),
+    ("data: nine words may not be shared", "data/decontaminate.c", "ngram = 10;", "ngram = 9;",
+     "test_refine"),
+    ("data: words in capitals are others", "data/decontaminate.c",
+     "while (next_word(&p, end, true, &w)) {", "while (next_word(&p, end, false, &w)) {",
+     "test_refine"),
+    ("data: a call is a definition", "data/decontaminate.c",
+     "*p == '(' && set_has(&b->keywords, before)", "*p == '('", "test_refine"),
+    ("data: 249 of 449 GB of Java", "data/sample.c", "200.0 / 449", "249.0 / 449", "test_refine"),
+    ("data: a ratio stays beside a budget", "data/sample.c",
+     "draw_limit(q->budget < 0 ? q->part : 1);", "draw_limit(q->part);", "test_refine_sample"),
+    ("data: a total is shared without the budgets", "data/sample.c",
+     "factor = fmax(0, known.total - of_budgets) / of_others;", "factor = known.total / of_others;",
+     "test_refine_sample"),
+    ("data: a budget is passed by one file", "data/budget.c",
+     "if ((double)(*kept + size) > budget) return limit;",
+     "if ((double)*kept > budget) return limit;", "test_refine_sample"),
+    ("data: the half of code is not code", "data/recall.c", "bool code = v.score >= opt.threshold;",
+     "bool code = v.score > opt.threshold;", "test_recall"),
+    ("data: a tenth of a domain is enough", "data/recall.c", "100.0 * (double)p->code > opt.share",
+     "100.0 * (double)p->code >= opt.share", "test_recall"),
+    ("data: the seed is a sample of the rest", "data/recall.c", "if (!in_seed(d)) training_sample(",
+     "training_sample(", "test_recall"),
+    ("data: pages of patterns are a sample of the rest", "data/recall.c",
+     "if (!run.patterns.n || !patterns_match(&run.patterns, page_url(d))) sample_add(d);",
+     "sample_add(d);", "test_recall"),
+    ("data: pages are recalled again", "data/recall.c",
+     "return !is_kept(d->number) || document_drop(d, \"recalled before\");", "return true;",
+     "test_recall"),
+    ("data: another key phrase", "data/anneal.c", '"def solution", "class solution" }',
+     '"def solve", "class solution" }', "test_anneal"),
+    ("data: key phrases in small letters only", "data/anneal.c",
+     "text = (Str){ a->text[thread].data, text.n };", ";", "test_anneal"),
+    ("data: another share of the algorithmic corpus", "data/mix.c", '{ "algorithmic", 12.4 }',
+     '{ "algorithmic", 13.4 }', "test_anneal"),
+    ("data: parts of a mixture one after the other", "data/mix.c",
+     "double done = p->size ? (double)p->size_written / (double)p->size : 0;",
+     "double done = 0;", "test_anneal"),
 ]
 
 
@@ -624,13 +713,14 @@ def build(tests):
     """Everything that the tests start; returns what the compiler said, None when all is well."""
     programs = ["build/tests/" + test for test in tests
                 if os.path.exists(os.path.join(TREE, "tests", test + ".c"))]
-    done = make("all", "emu", *programs, *["neon"] * ("test_neon" in tests))
+    refine = ["refine"] * any(test in OF_REFINE for test in tests)
+    done = make("all", "emu", *programs, *refine, *["neon"] * ("test_neon" in tests))
     return done.stdout if done.returncode else None
 
 
 def run_tests(tests):
     """None when all pass, else the first complaint."""
-    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "600", *tests],
+    done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", SECONDS, *tests],
                           cwd=TREE, stdout=subprocess.PIPE, text=True, errors="replace")
     bad = [line.strip() for line in done.stdout.splitlines() if line.startswith("  FAIL")]
     return (bad[0] if bad else done.stdout.strip()) if done.returncode else None
@@ -667,7 +757,8 @@ def main():
     options = [w for w in sys.argv[1:] if w.startswith("-")]
     if options not in ([], ["--check"]):
         sys.exit(__doc__)
-    chosen = [m for m in MUTANTS if not words or any(w in m[0] for w in words)]
+    chosen = [m for m in MUTANTS if not words or any(
+        w[1:] in m[4].split() if w.startswith("/") else w in m[0] for w in words)]
     if options:
         check_applies(chosen)
         end()

@@ -315,17 +315,20 @@ def test_hostile():
     for left in ("/tmp/left", os.path.join(PLACE, "left")):
         if os.path.exists(left):
             os.unlink(left)
-    kept = {d["path"] for d in tested([(">>> f(1)\n2", body) for body in HOSTILE.values()],
-                                      0.5)}
+    # Time enough, so that it is not the clock that refuses them: a good one beside them stays.
+    good = ">>> f(1)\n2", "return a + 1"
+    kept = {d["path"] for d in tested([*((good[0], body) for body in HOSTILE.values()), good], 3)}
     for i, name in enumerate(HOSTILE):
         check(f"hostile function: {name}", f"{i}.py" not in kept)
+    check("hostile functions, and a good one", kept == {f"{len(HOSTILE)}.py"}, kept)
     # The same in the examples, which are as strange: nothing of them runs outside of the box.
     cases = [(f">>> {line}\n>>> f(1)\n2", "return 3") for line in (
         "import os; os._exit(0)", "raise SystemExit", "while True: pass", "f = lambda a: 3",
         "opencoder_example = lambda s: ['2\\n', None]; matches = lambda *a: True",
         "import builtins; builtins.AssertionError = KeyError", "open('/tmp/left', 'w')",
         "EXAMPLES = []", "import os; os.fork()")]
-    check_equal("hostile examples", [d["path"] for d in tested(cases, 0.5)], [])
+    check_equal("hostile examples, and a good one", [d["path"] for d in tested([*cases, good], 3)],
+                [f"{len(cases)}.py"])
     check("nothing was written", not os.path.exists("/tmp/left") and
           not os.path.exists(os.path.join(PLACE, "left")))
     done = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout \

@@ -13,7 +13,7 @@ each. Good ends are two:
                   the bytes that this one would have had
 
 Never: a signal, silence, exit code 0 with an output that is lost. --all tries everything (make
-test-long); else a sample of N, drawn with the seed."""
+faults), in an order drawn with the seed, or what OC_MINUTES allow; else a sample of N."""
 
 import argparse
 import collections
@@ -28,7 +28,7 @@ import subprocess
 import sys
 
 import badinput_files
-from check import ROOT, SCRATCH, TESTS, check, end, program, short, skip
+from check import ROOT, SCRATCH, TESTS, Watch, check, end, program, short, skip
 from tok_file import shard
 
 PLACE = os.path.join(SCRATCH, f"torture-{os.getpid()}")
@@ -220,7 +220,10 @@ class Torture:
         self.faults = [f"{kind}:{n}:{how}" for kind, most in self.calls.items()
                        for how in HOW[kind] for n in range(1, most + 1)]
 
-    def run(self, fault):
+    def run(self, fault, watch):
+        """Exit code, or None, and what is wrong, or None. None where time is up."""
+        if watch.over():
+            return None
         directory = os.path.join(self.home, fault.replace(":", "-"))
         scenario = self.scenario
         try:
@@ -238,6 +241,7 @@ class Torture:
             return None, f"still running after {SECONDS} s"
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+            watch.step()
 
 
 def main():
@@ -251,7 +255,8 @@ def main():
     if not os.path.exists(LIBRARY):
         skip("faults", f"no {LIBRARY}: it needs glibc")
         end()
-    for number, scenario in enumerate(s for s in scenarios() if options.k in s.name):
+    chosen = [s for s in scenarios() if options.k in s.name]
+    for number, scenario in enumerate(chosen):
         if not os.access(os.path.join(ROOT, program(scenario.command[0])), os.X_OK):
             skip(scenario.name, f"no program {scenario.command[0]}")
             continue
@@ -259,18 +264,24 @@ def main():
         faults = torture.faults
         if options.fault:
             faults = [options.fault]
-        elif not options.all:
+        else:
             draw = random.Random(options.seed + scenario.name)
-            faults = draw.sample(faults, min(options.n, len(faults)))
+            faults = draw.sample(faults, len(faults) if options.all else
+                                 min(options.n, len(faults)))
         ends = collections.Counter()
         wrongs = [torture.problem] if torture.problem else []
+        watch = Watch(f"{scenario.name}, faults", len(faults), len(chosen) - number)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for fault, (code, wrong) in zip(faults, pool.map(torture.run, faults)):
-                ends[code] += 1
-                wrongs += [f"{fault}: {wrong}"] if wrong else []
+            for fault, found in zip(faults, pool.map(lambda f: torture.run(f, watch), faults)):
+                if found:
+                    ends[found[0]] += 1
+                    wrongs += [f"{fault}: {found[1]}"] if found[1] else []
+        if faults and not watch.done:
+            skip(f"{scenario.name}: {len(faults)} faults", "no time is left for them")
+            continue
         if len(wrongs) > 1 and options.all:
             print("\n".join(wrongs), file=sys.stderr)
-        check(f"{scenario.name}: {len(faults)} of {len(torture.faults)} faults, {ends[0]} without "
+        check(f"{scenario.name}: {watch.done} of {len(torture.faults)} faults, {ends[0]} without "
               f"effect, {ends[1]} errors", not wrongs, f"{len(wrongs)} wrong, {wrongs[:1]}")
     shutil.rmtree(PLACE, ignore_errors=True)
     end()

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""tools.py tsan|msan|valgrind [WORD...]: `make tsan` and its like: the programs at work under a
+tool that sees what a test cannot: threads without order, memory that nobody wrote, leaks.
+
+The work is that of torture.py, a scenario for each kind of file that is read or written, and the C
+tests of the CPU's levels, of the loader and of shards, made small (OC_SMALL). WORDs choose some by
+name. Each must end well, without a word from the tool. OC_SECONDS: how long one may take (600)."""
+
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import torture
+from check import ROOT, SCRATCH, check, end, short, skip
+
+HOME = os.path.join(SCRATCH, f"tools-{os.getpid()}")
+SECONDS = int(os.environ.get("OC_SECONDS", 600))
+REPORT = re.compile(rb"(WARNING: \w+Sanitizer.*|ERROR: \w+Sanitizer.*|^==\d+== .*)", re.MULTILINE)
+FOREIGN = "zstd, libarchive, PCRE2 and libxml2 are not built for it"
+SKIP = {"msan": {"clean": FOREIGN, "clean to stdout": FOREIGN}}
+
+
+def archer():
+    """The library that tells ThreadSanitizer what OpenMP does."""
+    found = [*glob.glob("/usr/lib/llvm-*/lib/libarcher.so"), *glob.glob("/usr/lib*/libarcher.so")]
+    return found[-1] if found else ""
+
+
+TOOLS = {
+    "tsan": ([], {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:exitcode=66",
+                  "OMP_TOOL_LIBRARIES": archer(), "OMP_NUM_THREADS": "4"}),
+    "msan": ([], {"MSAN_OPTIONS": "exitcode=66"}),
+    "valgrind": (["valgrind", "-q", "--leak-check=full", "--errors-for-leak-kinds=definite",
+                  "--error-exitcode=66"], {"OMP_NUM_THREADS": "2"}),
+}
+
+
+class Tool:
+    def __init__(self, kind):
+        self.kind = kind
+        self.before, self.env = TOOLS[kind]
+
+    def run(self, words, directory, stdin=b""):
+        words = [os.path.join(ROOT, "build", self.kind, words[0]), *words[1:]]
+        if self.kind == "tsan" and "-j" in words:
+            words[words.index("-j") + 1] = "4"
+        if self.kind == "msan" and os.path.basename(words[0]) in ("run", "train"):
+            words += ["--cpu", "plain"]  # it does not know every instruction
+        return subprocess.run([*self.before, *words], cwd=directory, input=stdin, timeout=SECONDS,
+                              capture_output=True, env={**os.environ, **self.env, "OC_SMALL": "1",
+                                                        "OMP_WAIT_POLICY": "passive"})
+
+    def judge(self, name, words, directory, stdin=b""):
+        """(name, is it well, what is wrong)"""
+        try:
+            done = self.run(words, directory, stdin)
+        except subprocess.TimeoutExpired:
+            return name, False, f"still running after {SECONDS} s"
+        report = REPORT.search(done.stderr)
+        if report:
+            with open(os.path.join(SCRATCH, f"{self.kind}.report"), "ab") as file:
+                file.write(b"### " + name.encode() + b"\n" + done.stderr)
+        why = report.group(0) if report else done.stderr[-200:]
+        return name, not report and done.returncode == 0, f"{done.returncode}, {short(why)}"
+
+    def scenario(self, scenario):
+        """Commands that come before (prepare) are done by the usual programs."""
+        directory = os.path.join(HOME, scenario.name.replace(" ", "-"))
+        torture.prepare(scenario, directory)
+        return self.judge(scenario.name, scenario.command, directory, scenario.stdin)
+
+    def test(self, path):
+        name = os.path.basename(path)
+        return self.judge(name, ["tests/" + name], ROOT)
+
+
+def main():
+    kind, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if kind not in TOOLS:
+        sys.exit(__doc__)
+    tool, jobs = Tool(kind), []
+    if tool.before and not shutil.which(tool.before[0]):
+        skip(kind, f"{tool.before[0]} is not installed")
+        end()
+    if not os.path.exists(os.path.join(ROOT, "build", kind, "run")):
+        skip(kind, f"build/{kind} is not built, which takes clang")
+        end()
+    if kind == "tsan" and not archer():
+        skip(kind, "libarcher is not installed (libomp-dev): what OpenMP does would be reported")
+        end()
+    for s in torture.scenarios():
+        if s.name in SKIP.get(kind, {}):
+            skip(s.name, SKIP[kind][s.name])
+        elif not words or any(word in s.name for word in words):
+            jobs.append((tool.scenario, s))
+    for path in sorted(glob.glob(os.path.join(ROOT, "build", kind, "tests", "test_*"))):
+        if "." not in os.path.basename(path) and (not words or any(w in path for w in words)):
+            jobs.append((tool.test, path))
+    os.makedirs(HOME)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for name, good, why in pool.map(lambda job: job[0](job[1]), jobs):
+            check(f"{kind}: {name}", good, why)
+    shutil.rmtree(HOME, ignore_errors=True)
+    end()
+
+
+if __name__ == "__main__":
+    main()
