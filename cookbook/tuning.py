@@ -96,7 +96,8 @@ def instruct(kitchen):
 def mixture(kitchen):
     """The shards that are mixed with the pretraining data: algorithmic.tok and synthetic.tok; a
     part of which there is nothing has none. What is synthetic a model writes; without one, the
-    functions of the pairs of stage 2 stand in for it, which stand alone too."""
+    functions of all pairs stand in for it: short texts that stand alone too, as functions with
+    tests do, and without docstrings, so that a small model learns code from them."""
     plan, here, figures = kitchen.plan, kitchen.here, {}
     words = []
     for text in plan.get("mixture", "phrases").split(";"):
@@ -109,9 +110,8 @@ def mixture(kitchen):
                     "--model", writer, "--completions", here("written.jsonl"), *threads(kitchen),
                     "-o", here("synthetic.jsonl"))
     elif "instruct" in plan.sections:
-        kitchen.do(f"{here('synthetic.jsonl')}: the functions of the pairs of stage 2",
-                   write_synthetic, kitchen.path("instruct", "stage2.jsonl"),
-                   here("synthetic.jsonl"))
+        kitchen.do(f"{here('synthetic.jsonl')}: the functions of all pairs", write_functions,
+                   kitchen.path("instruct", "pairs.jsonl"), here("synthetic.jsonl"))
     for name in "algorithmic", "synthetic":
         source = here(name + ".jsonl")
         if kitchen.dry or (os.path.exists(whole(source)) and os.path.getsize(whole(source))):
@@ -119,15 +119,14 @@ def mixture(kitchen):
     return figures
 
 
-def write_synthetic(pairs, out):
-    """Question and code as one text: a snippet that stands alone."""
+def write_functions(pairs, out):
+    """The code of each pair as a text of its own: what it imports, and one function."""
     fence = "```"
     texts = []
     for pair in read_lines(pairs):
-        lines = [f"# {line}".rstrip() for line in pair["instruction"].split("\n")]
-        lines += [line for line in pair["output"].split("\n") if not line.startswith(fence)]
+        lines = [line for line in pair["output"].split("\n") if not line.startswith(fence)]
         texts.append({"content": "\n".join(lines) + "\n"})
-    write_lines(out, texts)
+    return write_lines(out, texts)
 
 
 def anneal(kitchen):
