@@ -140,10 +140,10 @@ def scenarios():
 
 # --------------------------------------------------------------------------------------- one run
 def tree(directory):
-    """The content of each file by its path; an empty directory is a path that ends in /."""
+    """The content of each file by its path, and of temporary directories, which may be empty."""
     found = {}
-    for place, inner, files in os.walk(directory):
-        if not inner and not files and place != directory:
+    for place, _, files in os.walk(directory):
+        if ".tmp-" in os.path.basename(place):
             found[os.path.relpath(place, directory) + "/"] = b""
         for name in files:
             path = os.path.join(place, name)
