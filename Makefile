@@ -81,7 +81,7 @@ include fuzz.mk
 include cookbook.mk
 TESTED := all emu refine build/plot build/sandbox build/torture.so \
           $(TEST_PROGRAMS:%=build/tests/%) $(SANITIZED) $(FUZZ_TARGETS:%=build/replay/%) \
-          $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
+          build/replay/broken $(if $(shell command -v $(CROSS) 2>/dev/null),neon)
 
 # VARIANT: $(1) directory of the objects and tests, $(2) prefix of the programs, $(3) flags
 define VARIANT
@@ -115,6 +115,8 @@ endef
 
 $(eval $(call VARIANT,build,,$$(CFLAGS)))
 $(eval $(call VARIANT,build/asan,build/asan/,$$(ASAN)))
+$(eval $(call PROGRAM,build,build/,$$(CFLAGS),sandbox))
+$(eval $(call PROGRAM,build/asan,build/asan/,$$(ASAN),sandbox))
 build/neon/%: override CC := $(CROSS)
 $(eval $(call VARIANT,build/neon,build/neon/,$$(NEON)))
 

@@ -1,5 +1,5 @@
 /* batch.h: what the trainers of train.c and traincuda.cu do alike before there is anything to
- * compute: take a batch apart, and fill in the angles of RoPE.
+ * compute: look at the weights, take a batch apart, and fill in the angles of RoPE.
  *
  * What to know first: a batch comes as B rows of T + 1 ids with marks (shards.h); what the ops are
  * given of it is (B T) each, row after row. Test: tests/test_train.c, tests/test_traincuda.c. */
@@ -7,6 +7,32 @@
 #define OC_BATCH_H
 
 #include "shards.h" /* NO_LOSS, STARTS, TOKEN_ID; opencoder.h: TrainOptions, Config */
+
+/* Death where a weight is no finite number. Where it stands in a row that no text uses the loss
+ * would not tell, and every checkpoint would have it. */
+OC_API void check_tensor(const Model *m, const Tensor *t) {
+    enum { PIECE = 256 }; /* the longest block */
+    size_t cols = (size_t)t->cols, bytes = row_bytes(t->type, cols);
+#pragma omp parallel for schedule(static)
+    for (int r = 0; r < t->rows; r++)
+        for (size_t from = 0, n; from < cols; from += n) {
+            float x[PIECE];
+            n = cols - from < PIECE ? cols - from : PIECE;
+            dequantize(x, t->data + (size_t)r * bytes, t->type, from, n);
+            for (size_t i = 0; i < n; i++)
+                if (!isfinite(x[i]))
+                    die("%s: tensor %.*s, row %d: %f, expected finite numbers", m->path,
+                        STR(t->name), r, (double)x[i]);
+        }
+}
+
+OC_API void check_weights(const Model *m) {
+    const Config *c = &m->config;
+#define X(field, name, n, rows, cols)                                                              \
+    for (int i = 0; i < (n); i++) check_tensor(m, &m->weights.field[i]);
+    TENSORS(X)
+#undef X
+}
 
 typedef struct {              /* (B, T) each */
     uint32_t *token, *target; /* ids; the next ones, which may be marked NO_LOSS */

@@ -1,5 +1,6 @@
 # eval.mk: included by the Makefile: the sandbox that model-written programs run in (eval/).
 
+sandbox_main := eval/sandbox_main
 sandbox_parts := $(addprefix eval/,sandbox launch box collect filter python interpreter)
 sandbox_py := $(addprefix eval/,wire.py worker.py checker.py server.py)
 
@@ -14,11 +15,6 @@ build/eval/server.inc: $(sandbox_py)
 	mv $@.new $@
 
 $(patsubst %,%/lib/eval/python.o,build build/asan): build/eval/server.inc
-
-build/sandbox: build/eval/sandbox_main.o $(sandbox_parts:%=build/lib/%.o)
-	$(CC) $(FLAGS) $(CFLAGS) -pthread -o $@ $^ $(LIBS)
-build/asan/sandbox: build/asan/eval/sandbox_main.o $(sandbox_parts:%=build/asan/lib/%.o)
-	$(CC) $(FLAGS) $(ASAN) -pthread -o $@ $^ $(LIBS)
 
 # evaluate-cuda, evaluate-emu: the answers come from the GPU's engine.
 EVALUATE_GPU := $(patsubst %,build/lib/%.o,$(filter-out eval/generate,$(evaluate_parts)))

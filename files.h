@@ -466,8 +466,18 @@ OC_API void out_signal(int sig) {
     _exit(128 + sig);
 }
 
-/* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID of processes that were killed before they could
- * do so themselves. */
+/* Removes a file, or a directory and the files in it. */
+OC_API void remove_left(const char *path) {
+    if (!unlink(path)) return;
+    DIR *dir = opendir(path);
+    for (struct dirent *d; dir && (d = readdir(dir));)
+        (void)unlinkat(dirfd(dir), d->d_name, 0); /* . and .. refuse, and should */
+    if (dir) closedir(dir);
+    (void)rmdir(path); /* what cannot be removed stays, and is in nobody's way */
+}
+
+/* Removes PATH.tmp-PID and PATH.ANYTHING.tmp-PID, files and directories, of processes that were
+ * killed before they could do so themselves. */
 OC_API void out_sweep(const char *path) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     Buf name = { NULL, 0, 0 };
@@ -483,13 +493,14 @@ OC_API void out_sweep(const char *path) {
         if (!kill((pid_t)pid, 0) || errno != ESRCH) continue; /* it lives */
         name.n = dir_len;
         buf_add(&name, d->d_name, strlen(d->d_name));
-        unlink(name.data);
+        remove_left(name.data);
     }
     if (dir) closedir(dir);
     buf_free(&name);
 }
 
-OC_API void out_open(OutFile *o, const char *path) {
+/* Makes PATH.tmp-PID, empty. */
+OC_API void out_create(OutFile *o, const char *path) {
     static bool registered;
     struct stat st;
     if (!registered && atexit(out_remove_unfinished)) die("%s: cannot register a clean-up", path);
@@ -502,14 +513,8 @@ OC_API void out_open(OutFile *o, const char *path) {
         oc_unfinished[0] = 0;
         die("%.60s...: name of %zu bytes, too long", path, strlen(path));
     }
-    int signals[] = { SIGINT, SIGTERM, SIGHUP };
-    struct sigaction act, old;
-    memset(&act, 0, sizeof act);
-    act.sa_handler = out_signal;
-    for (int i = 0; i < 3; i++) /* what the program handles or ignores stays in force */
-        if (!sigaction(signals[i], NULL, &old) && old.sa_handler == SIG_DFL)
-            sigaction(signals[i], &act, NULL);
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like any other */
+    remove_left(oc_unfinished); /* of a killed process with our number, as in containers */
     o->fd = open(oc_unfinished, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (o->fd < 0) {
         int saved = errno;
@@ -518,6 +523,17 @@ OC_API void out_open(OutFile *o, const char *path) {
     }
     o->path = path;
     o->pos = 0;
+}
+
+OC_API void out_open(OutFile *o, const char *path) {
+    int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction act, old;
+    memset(&act, 0, sizeof act);
+    act.sa_handler = out_signal;
+    for (int i = 0; i < 3; i++) /* what the program handles or ignores stays in force */
+        if (!sigaction(signals[i], NULL, &old) && old.sa_handler == SIG_DFL)
+            sigaction(signals[i], &act, NULL);
+    out_create(o, path);
 }
 
 /* Writes n bytes at offset `at`; a full disk or a failing device ends the program. */
@@ -558,11 +574,13 @@ OC_API void out_commit(OutFile *o) {
     buf_free(&dir);
 }
 
-/* Can PATH be written, and is it no other name of OTHER (or NULL)? To be known before the work. */
+/* Can PATH be written, and is it no other name of OTHER (or NULL)? To be known before the work.
+ * Handles no signals: they are for the source file that writes later, which has a name of its own
+ * in oc_unfinished. */
 OC_API void out_try(const char *path, const char *other) {
     OutFile o;
     char name[4096];
-    out_open(&o, path);
+    out_create(&o, path);
     close(o.fd);
     snprintf(name, sizeof name, "%s.tmp-%ld", other ? other : "", (long)getpid());
     bool same = other && same_file(oc_unfinished, name);

@@ -11,8 +11,7 @@
 
 FUZZ_CC ?= clang
 TIME ?= 60
-FUZZ_TARGETS := $(filter-out fuzz replay $(if $(wildcard data/recall.h),,crawl web),\
-    $(basename $(notdir $(wildcard tests/fuzz/*.c))))
+FUZZ_TARGETS := $(filter-out fuzz replay broken,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TARGET ?= $(FUZZ_TARGETS)
 FUZZ_SAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) $(FUZZ_SAN)

@@ -21,7 +21,7 @@ REFINE_OBJECTS := $(patsubst %,lib/%.o,$(filter-out data/refine $(tokenizer_part
     $(basename $(wildcard data/*.c))) data/texts $(sandbox_parts) $(run_parts) run)
 
 build/data/refine.o build/asan/data/refine.o \
-$(REFINE_OBJECTS:%=build/%) $(REFINE_OBJECTS:%=build/asan/%): FLAGS += $(REFINE_FLAGS)
+$(REFINE_OBJECTS:%=build/%) $(REFINE_OBJECTS:%=build/asan/%): private FLAGS += $(REFINE_FLAGS)
 
 # What CPython is told to do, as numbers for a C array.
 build/data/functions.inc: data/functions.py data/answers.py

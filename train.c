@@ -31,7 +31,7 @@
  *           7 AdamW, 8 files; and the loop: 9 a run, 10 checkpoints, 11 an update, 12 main.
  * Tests: tests/test_train.c (PyTorch), test_ops.c (finite differences), test_agree.c (run.c). */
 #include "opencoder.h" /* Model, gemm, TrainerBackend */
-#include "batch.h"     /* take_batch, fill_angles; shards.h: NO_LOSS, TOKEN_ID */
+#include "batch.h"     /* take_batch, check_weights; shards.h: NO_LOSS, TOKEN_ID */
 #include "lora.h"      /* LoraPair: the adapter in training, for samples */
 #ifndef OC_LIBRARY
 #include "checkpoint.h"    /* new weights, OUT.ckpt-NNNNNN */
@@ -1458,6 +1458,7 @@ int main(int argc, char **argv) {
         start_from(&r->init, opt.init, !strcmp(r->command, "anneal"), &r->count[UPDATES]);
     else
         start_new(&r->init, &r->arena, &r->specs);
+    if (!opt.skip_bad) check_weights(&r->init); /* else updates tell, and are passed over */
     open_data(r, word, n);
     resolve(r);
     write_recipe(&r->recipe, r->command, &r->data);

@@ -9,20 +9,35 @@ class Refused(Exception):
     """Why an answer is not taken."""
 
 
-def blocks(text):
-    """[(language, code)] of the fenced blocks; one that never ends is refused."""
-    found, language, lines = [], None, []
+def fenced(text):
+    """(line, language of the fenced block that it stands in or None, is it a fence?) of each line;
+    a block that never ends is refused."""
+    language = None
     for line in text.split("\n"):
         fence = re.match(r" {0,3}```+ *([\w+#.-]*)", line)
         if fence and language is None:
-            language, lines = fence[1].lower(), []
+            language = fence[1].lower()
+            yield line, language, True
         elif fence and not fence[1]:
-            found.append((language, "\n".join(lines)))
+            yield line, language, True
             language = None
         else:
-            lines.append(line)
+            yield line, language, False
     if language is not None:
         raise Refused("cut off in a fenced block")
+
+
+def blocks(text):
+    """[(language, code)] of the fenced blocks."""
+    found, lines = [], None
+    for line, language, fence in fenced(text):
+        if fence and lines is None:
+            lines = []
+        elif fence:
+            found.append((language, "\n".join(lines)))
+            lines = None
+        elif lines is not None:
+            lines.append(line)
     return found
 
 
@@ -111,9 +126,14 @@ FORBIDDEN = {"exec", "eval", "open", "compile", "globals", "locals", "vars", "ge
              "delattr", "input", "exit", "quit", "breakpoint", "help", "memoryview"}
 
 
-# Ways from a module of the library to one that is not allowed, and to private attributes.
-FORBIDDEN_PARTS = {"sys", "os", "modules", "builtins", "enum", "codecs", "attrgetter",
-                   "methodcaller", "Formatter"}
+# Ways from what is allowed to what is not: to other modules, to private attributes, to code that
+# stands in a text (annotations, too, are evaluated), to the frames of who calls.
+FORBIDDEN_PARTS = {"sys", "os", "modules", "builtins", "enum", "codecs", "types", "copyreg",
+                   "weakref", "contextlib", "warnings", "attrgetter", "methodcaller", "Formatter",
+                   "update_wrapper", "wraps", "get_type_hints", "ForwardRef",
+                   "evaluate_forward_ref", "singledispatch", "singledispatchmethod", "gi_frame",
+                   "gi_code", "gi_yieldfrom", "cr_frame", "ag_frame", "tb_frame", "f_back",
+                   "f_globals", "f_locals", "f_builtins", "f_code"}
 
 
 def check_tests(tests, defined):
@@ -189,18 +209,23 @@ def snippet(text):
 
 
 def sections(text):
-    """The texts under the headings Question, Answer, Tests."""
-    parts = re.split(r"(?m)^#+ *(question|answer|tests?)\b[: ]*$", text, flags=re.IGNORECASE)
-    found = {}
-    for name, part in zip(parts[1::2], parts[2::2]):
-        found.setdefault(name.lower().rstrip("s"), part.strip())
+    """The texts under the headings Question, Answer, Tests; the first of each. A comment in a
+    fenced block is no heading."""
+    found, lines = {}, []
+    for line, language, _ in fenced(text):
+        heading = language is None and re.match(r"#+ *(question|answer|tests?)\b[: ]*$", line,
+                                                re.IGNORECASE)
+        if heading:
+            lines = []
+            found.setdefault(heading[1].lower().rstrip("s"), lines)
+        else:
+            lines.append(line)
     if found.keys() != {"question", "answer", "test"}:
         raise Refused("not in the form that was asked for")
-    return found["question"], found["answer"], found["test"]
+    return ["\n".join(found[name]).strip() for name in ("question", "answer", "test")]
 
 
 def educational(text):
-    blocks(text)
     question, answer, tests = sections(text)
     if not 40 <= len(question) <= 4000:
         raise Refused("question is short or long")

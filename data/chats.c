@@ -255,12 +255,18 @@ static const char *size_fault(const Turn *t, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 3. The stage */
 
-static void put_turns(Buf *line, const Json *root, const Turn *t, int n) {
+/* What a question is about, in a member of its own of a pair, or empty. */
+static Str input_of(const Json *root, const Turn *ask) {
+    bool pair = ask->text.s == TEXT_OF(root, "instruction").s;
+    return pair ? TEXT_OF(root, "input") : str_of("");
+}
+
+/* `ask` and `input`: the first question as a pair has it, in two members. */
+static void put_turns(Buf *line, const Json *root, const Turn *t, int n, Str ask, Str input) {
     static const char *const role[] = { "user", "assistant", "system" };
-    Str input = t->text.s == TEXT_OF(root, "instruction").s ? TEXT_OF(root, "input") : str_of("");
     json_open(line, '{');
     if (strcmp(turns, "all")) {
-        put_member(line, "instruction", t[0].text);
+        put_member(line, "instruction", ask);
         put_member(line, "input", input);
         put_member(line, "output", t[1].text);
     } else {
@@ -301,12 +307,19 @@ static bool chats_process(void *state, int thread, Document *d) {
     if (!why) why = pair_turns(&t, &n);
     if (why) return document_drop(d, why);
     int first = t->role == SYSTEM;
+    Str ask = t[first].text, input = input_of(root, &t[first]);
+    if (input.n) { /* one question, as tokenizer pack makes of the two */
+        buf_add(&d->scratch, ask.s, ask.n);
+        buf_add(&d->scratch, "\n", 1);
+        buf_add(&d->scratch, input.s, input.n);
+        t[first].text = (Str){ d->scratch.data, d->scratch.n };
+    }
     if (!wanted_language(root, t[first].text)) return document_drop(d, "other language");
     if (!any_topic && !is_code(t[first].text, t[first + 1].text))
         return document_drop(d, "not about code");
     if ((why = size_fault(t, n))) return document_drop(d, why);
     Buf line = { NULL, 0, 0 }, more = { NULL, 0, 0 };
-    put_turns(&line, root, t, n);
+    put_turns(&line, root, t, n, ask, input);
     for (int i = first + 1; i < n; i++) {
         buf_add(&more, t[i].text.s, t[i].text.n);
         buf_add(&more, "\n", 1);
@@ -334,9 +347,6 @@ const Stage chats_stage = { "chats",        "",  "", options, chats_open, chats_
 
 bool load_chat(const Source *s, Document *d, Error *e) {
     (void)s;
-    if (!json_parse(&d->json, d->raw.data, d->raw.n, e)) return false;
-    if (d->json.node->type != J_OBJECT)
-        return fail(e, "%s, expected an object", json_type_name[d->json.node->type]);
     d->size = (int64_t)d->raw.n;
-    return true;
+    return load_object(d, e);
 }

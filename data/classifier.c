@@ -110,6 +110,8 @@ static bool is_program(const char *name, size_t n, const char *dir, size_t dir_n
     return found;
 }
 
+const char *classifier_tokenizer(void) { return opt.tokenizer; }
+
 void classifier_check(void) {
     const char *path = getenv("PATH"), *stop;
     size_t n = strlen(opt.program);
@@ -282,11 +284,11 @@ double classifier_score(Classifier *c, Str line) {
         die("%s predict-prob: it has ended or does not answer, expected a line for each page",
             opt.program);
     const char *yes = strstr(c->line.data, code), *no = strstr(c->line.data, other);
-    char *stop = NULL;
-    double p = 0;
-    if (yes) p = strtod(yes + sizeof code - 1, &stop);
-    if (!yes && no) p = 1 - strtod(no + sizeof other - 1, &stop);
-    if (!stop || !isfinite(p))
+    const char *number = yes ? yes + sizeof code - 1 : no ? no + sizeof other - 1 : c->line.data;
+    char *stop;
+    double p = strtod(number, &stop);
+    if (!yes) p = 1 - p;
+    if (stop == number || (!yes && !no) || !isfinite(p))
         die("%s predict-prob: '%.60s', expected __label__code and a probability", opt.program,
             c->line.data);
     return p < 0 ? 0 : p > 1 ? 1 : p; /* fastText's go up to 1.00001 */

@@ -125,6 +125,8 @@ void patterns_open(Patterns *p, const char *path) {
     int64_t line = 0;
     memset(p, 0, sizeof *p);
     read_file(path, &p->text);
+    if (p->text.n >= 3 && !memcmp(p->text.data, "\xEF\xBB\xBF", 3))
+        memcpy(p->text.data, "   ", 3); /* a byte order mark, as on Windows */
     for (const char *s = p->text.data, *end = s + p->text.n; s < end; line++) {
         const char *stop = (const char *)memchr(s, '\n', (size_t)(end - s)), *q;
         if (!stop) stop = end;

@@ -332,6 +332,7 @@ def walk(body, place, owner):
 def functions(text):
     try:
         tree = ast.parse(text)
+        symtable.symtable(text, "<file>", "exec")  # finds what is no error of the grammar
     except (SyntaxError, ValueError):
         return {}
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -134,6 +134,7 @@ static bool tests_process(void *state, int thread, Document *d) {
     task.program = member(d, "stub");
     if (!task.program.n) return true;
     python_check(&task, &r);
+    if (r.verdict == PY_FAILED) return document_drop(d, fault(&r)); /* nothing is known of them */
     return r.verdict != PY_PASSED ||
            document_drop(d, "tests: passed by a function that does nothing");
 }
@@ -211,14 +212,17 @@ void judge_known(Str text) {
 /* ------------------------------------------------------------------------------------------------
  * 4. The second pass */
 
-/* `limit` of the n lines, spread evenly. */
+/* `limit` of the n lines, spread evenly: line i where limit (i + 1) / n is a new whole number; due
+ * is the rest of that division. */
 static void write_some(Output *spool, uint64_t n, uint64_t limit) {
     Source *s = source_spool(spool);
     Document d = { 0 };
+    uint64_t due = 0;
     document_reset(&d);
-    for (uint64_t i = 0; s->next(s, &d); i++, document_reset(&d)) {
-        double part = (double)limit / (double)n;
-        if (n > limit && floor((double)i * part) == floor((double)(i + 1) * part)) continue;
+    for (; s->next(s, &d); document_reset(&d)) {
+        due += limit < n ? limit : n;
+        if (due < n) continue;
+        due -= n;
         buf_add(&d.raw, "\n", 1);
         output_write(judged, d.raw.data, d.raw.n);
     }

@@ -128,14 +128,25 @@ static bool next_line(Source *s, Document *d) {
     }
 }
 
-bool load_line(const Source *s, Document *d, Error *e) {
-    (void)s;
+/* Is there a line to be parsed? A byte order mark before the first one goes. */
+static bool check_line(Document *d, Error *e) {
     if (d->broken) return fail(e, "%s", d->broken);
     if (d->raw.n > MOST_LINE)
         return fail(e, "a line of more than %d bytes, expected fewer", MOST_LINE);
     if (d->line == 1 && d->raw.n >= 3 && !memcmp(d->raw.data, "\xEF\xBB\xBF", 3))
-        memcpy(d->raw.data, "   ", 3); /* a byte order mark, as on Windows */
-    return document_parse(d, e);
+        memcpy(d->raw.data, "   ", 3); /* as on Windows */
+    return true;
+}
+
+bool load_line(const Source *s, Document *d, Error *e) {
+    (void)s;
+    return check_line(d, e) && document_parse(d, e);
+}
+
+bool load_object(Document *d, Error *e) {
+    if (!check_line(d, e) || !json_parse(&d->json, d->raw.data, d->raw.n, e)) return false;
+    const Json *root = d->json.node;
+    return root->type == J_OBJECT || fail(e, "%s, expected an object", json_type_name[root->type]);
 }
 
 static void close_lines(Source *s) {

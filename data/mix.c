@@ -67,7 +67,8 @@ static void add_file(const char *text, int most) {
     }
     if (stat(path, &st)) die("%s: cannot open: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) die("%s: no regular file, expected one: it is read twice", path);
-    if (common.out && same_file(path, common.out))
+    if ((common.out && same_file(path, common.out)) ||
+        (common.stats && same_file(path, common.stats)))
         die_usage("%s: is read and to be written, expected another name", path);
     p->path[p->n_paths++] = path;
 }
@@ -337,6 +338,7 @@ bool run_mix(const char **path, int n) {
     double total = mix_options.total ? parse_amount("--total", mix_options.total) : 0;
     for (int i = 0; i < n; i++) add_file(path[i], n);
     set_shares();
+    if (common.out && strcmp(common.out, "-")) out_try(common.out, NULL); /* before the work */
     if (mix_options.tokenizer) open_tokenizer(mix_options.tokenizer);
     for (int i = 0; i < mix.n; i++) measure(&mix.part[i]);
     if (!mix_options.total) total = default_total();

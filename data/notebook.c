@@ -18,12 +18,15 @@ static void add_source(Buf *text, const Json *source) {
     for (const Json *x = json_first(source); x; x = json_next(source, x)) add(text, x);
 }
 
+enum { MOST_NAME = 64 }; /* bytes; every cell of code gets it */
+
 /* The name behind ``` : language_info.name, else kernelspec.language, else python. */
 static Str fence_language(const Json *root) {
     const Json *meta = json_get(root, "metadata");
     const Json *name = json_get(json_get(meta, "language_info"), "name");
     if (!name || name->type != J_STRING) name = json_get(json_get(meta, "kernelspec"), "language");
-    if (!name || name->type != J_STRING || memchr(name->str.s, '\n', name->str.n))
+    if (!name || name->type != J_STRING || name->str.n > MOST_NAME ||
+        memchr(name->str.s, '\n', name->str.n))
         return str_of("python");
     return name->str;
 }

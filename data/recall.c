@@ -61,7 +61,7 @@ static struct {
     uint64_t *candidate; /* the pages in the temporary file */
     size_t n_candidates, cap;
     Words seed;              /* addresses and hashes of contents */
-    Tally domains, sections; /* of this iteration; "example.org questions" */
+    Tally domains, sections; /* of this iteration; "example.org/questions" */
     Patterns patterns;
     Classifier **classifier; /* a thread's */
     const char *model;
@@ -126,7 +126,7 @@ static void count_domain(Str domain, Str url, bool code) {
     Str section = url_section(url);
     Buf key = { NULL, 0, 0 };
     buf_add(&key, domain.s, domain.n);
-    buf_add(&key, " ", 1);
+    buf_add(&key, "/", 1);
     buf_add(&key, section.s, section.n < 100 ? section.n : 100);
     p = tally_get(&run.sections, key.data, key.n);
     p->pages++;
@@ -366,22 +366,42 @@ static void copy_model(void) {
     unmap_file(&map);
 }
 
+enum { N_OUTPUTS = 4 };
+
+static const char *output_path(int k) { /* NULL: not wanted */
+    const char *const path[N_OUTPUTS] = { common.out, common.stats, opt.domains, opt.save_model };
+    return !k && path[0] && !strcmp(path[0], "-") ? NULL : path[k];
+}
+
+static void protect(const char *const *in, int n) {
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < N_OUTPUTS; k++)
+            if (in[i] && output_path(k) && same_file(in[i], output_path(k)))
+                die_usage("%s: is read and to be written, expected another name", output_path(k));
+}
+
+/* Before hours of work: can all be written, to different names? */
+static void try_outputs(void) {
+    for (int k = 0; k < N_OUTPUTS; k++) {
+        if (!output_path(k)) continue;
+        out_try(output_path(k), NULL);
+        for (int i = 0; i < k; i++)
+            if (output_path(i)) out_try(output_path(k), output_path(i));
+    }
+}
+
 static void check_options(const char **path, int n) {
-    const char *out[] = { common.out, common.stats, opt.domains, opt.save_model };
+    const char *const more[] = { opt.patterns, opt.model, classifier_tokenizer() };
     if (common.resume) die_usage("--resume: given with recall, which must see all pages");
     if (!n) die_usage("no crawl, expected files of WARC, WET or JSON Lines");
     if (!opt.seed.n && !opt.model)
         die_usage("--seed: missing, expected pages that are code-related");
     if (opt.model && (opt.seed.n || opt.save_model))
         die_usage("--model: given with --seed or --save-model, expected one of them");
-    for (int k = 0; k < 4; k++) {
-        for (int i = 0; out[k] && i < n; i++)
-            if (same_file(path[i], out[k]))
-                die_usage("%s: is read and to be written, expected another name", out[k]);
-        for (int i = 0; out[k] && i < opt.seed.n; i++)
-            if (same_file(opt.seed.text[i], out[k]))
-                die_usage("%s: is read and to be written, expected another name", out[k]);
-    }
+    protect(path, n);
+    protect(opt.seed.text, opt.seed.n);
+    protect(more, 3);
+    try_outputs();
     if (opt.model && access(opt.model, R_OK))
         die("%s: cannot open: %s", opt.model, strerror(errno));
 }

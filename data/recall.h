@@ -87,6 +87,7 @@ void patterns_free(Patterns *p);
 extern const Option classifier_options[];
 /* Looks for the program, opens the tokenizer; dies where one is not there. */
 void classifier_check(void);
+const char *classifier_tokenizer(void); /* the file of --tokenizer, or NULL */
 /* Appends the words of a text as fastText wants them, in one line without a line feed. */
 void classifier_words(Str text, Buf *line);
 /* Trains on a file of lines "__label__code WORDS" and "__label__other WORDS"; writes PREFIX.bin. */
@@ -129,7 +130,7 @@ Pages *tally_get(Tally *t, const char *name, size_t n); /* 0 of 0 where it is ne
 void tally_clear(Tally *t);
 void tally_free(Tally *t);
 bool is_code_related(const Pages *domain); /* recall.c: by --domain-share and --min-pages */
-/* Sections are named "example.org questions". */
+/* Sections are named "example.org/questions". */
 void write_domains(const char *path, const Tally *domains, const Tally *sections);
 
 int run_recall(int argc, char **argv);

@@ -21,6 +21,12 @@
 
 Common common;
 
+static void protect(const char **path, int n, const char *out) {
+    for (int i = 0; out && i < n; i++)
+        if (same_file(path[i], out))
+            die_usage("%s: is read and to be written, expected another name", out);
+}
+
 static const Option common_options[] = {
     { 'o', "output", NULL, "PATH", OPT_TEXT, &common.out, 0, 0,
       "write to this file, or a file for each input into this directory [stdout]" },
@@ -48,6 +54,8 @@ int refine_options(int argc, char **argv, const Option *own, const char *usage, 
     memcpy(table + n, common_options, sizeof common_options);
     n = parse_options(argc, argv, table, usage, path, most);
     common.n_threads = set_threads(common.threads);
+    protect(path, n, common.stats);
+    if (common.stats) out_try(common.stats, common.out); /* before the work, not behind it */
     return n;
 }
 
@@ -88,12 +96,6 @@ const Stage *find_stage(const char *name) {
 static bool is_directory(const char *path) {
     struct stat st;
     return path && !stat(path, &st) && S_ISDIR(st.st_mode);
-}
-
-static void protect(const char **path, int n, const char *out) {
-    for (int i = 0; out && i < n; i++)
-        if (same_file(path[i], out))
-            die_usage("%s: is read and to be written, expected another name", out);
 }
 
 /* One run over n inputs; adds to nothing but its own statistics. */

@@ -147,6 +147,9 @@ enum { MOST_FILE = 8 << 20, MOST_LINE = 64 << 20 }; /* bytes; 8 MB is the paper'
 Source *source_lines(const char **path, int n);
 /* Makes a document of the line in raw; the load of a source of lines. */
 bool load_line(const Source *s, Document *d, Error *e);
+/* Parses the line in raw into d->json, an object of any members; false, with a reason, where it is
+ * broken, too long or none. */
+bool load_object(Document *d, Error *e);
 void source_close(Source *s);
 /* Files of directories, archives and JSON Lines; read_stage is to be the first stage behind it. */
 Source *source_files(const char **path, int n);

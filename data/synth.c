@@ -100,19 +100,19 @@ static void add_text(Buf *b, Str s) {
     buf_add(b, "", 0);
 }
 
-/* At most seed_bytes of it, whole lines if there are any. */
+/* At most seed_bytes of it: whole lines, unless that would lose half of them. */
 static Str cut_seed(Str s) {
     if (s.n <= (size_t)seed_bytes) return s;
     s.n = (size_t)seed_bytes;
     const char *line = memrchr(s.s, '\n', s.n);
-    s.n = line ? (size_t)(line - s.s) : utf8_complete(s.s, s.n);
+    size_t whole = line ? (size_t)(line - s.s) : 0;
+    s.n = whole >= s.n / 2 ? whole : utf8_complete(s.s, s.n);
     return s;
 }
 
 static bool read_seed(const Document *d, Seed *s, Error *e) {
     const Json *j = d->json.node;
     Str text = { "", 0 }, name = d->path, library = { "", 0 }, title = { "", 0 }, about = { "", 0 };
-    if (j->type != J_OBJECT) return fail(e, "%s, expected an object", json_type_name[j->type]);
     const char *key = kind == PACKAGE ? "doc" : json_get(j, "content") ? "content" : "text";
     if (!json_str(j, key, true, &text, e) || !json_str(j, "path", false, &name, e)) return false;
     if (kind == PACKAGE &&
@@ -121,7 +121,10 @@ static bool read_seed(const Document *d, Seed *s, Error *e) {
         return false;
     if (!text.n || (kind == PACKAGE && (!library.n || !title.n)))
         return fail(e, "key %s: empty, expected a text", key);
-    if (memmem(text.s, text.n, "<|im_", 5)) return fail(e, "holds the markers of a chat");
+    const Str shown[] = { text, library, title, about };
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        if (memmem(shown[i].s, shown[i].n, "<|im_", 5))
+            return fail(e, "has <|im_, a chat's marker");
     *s = (Seed){ 0 };
     add_text(&s->text, cut_seed(text));
     add_text(&s->name, title.n ? title : name);
@@ -136,6 +139,16 @@ static void seed_free(Seed *s) {
     buf_free(&s->title), buf_free(&s->about);
 }
 
+/* Is it the first with this text, and of a package about this function? */
+static bool is_new(Words *seen, const Seed *s) {
+    const Buf *part[] = { &s->library, &s->title, &s->text };
+    Buf key = { NULL, 0, 0 };
+    for (int i = 0; i < 3; i++) buf_add(&key, part[i]->data, part[i]->n + 1); /* and its NUL */
+    bool fresh = !words_get(seen, key.data, key.n)->value++;
+    buf_free(&key);
+    return fresh;
+}
+
 /* Every seed once; what is none is counted. */
 static void read_seeds(const char **path, int n) {
     Source *in = source_lines(path, n);
@@ -145,15 +158,13 @@ static void read_seeds(const char **path, int n) {
     Error e;
     document_reset(&d);
     for (; in->next(in, &d); document_reset(&d)) {
-        bool ok = d.broken ? fail(&e, "%s", d.broken)
-                           : json_parse(&d.json, d.raw.data, d.raw.n, &e) && read_seed(&d, &s, &e);
+        bool ok = load_object(&d, &e) && read_seed(&d, &s, &e);
         run.broken += !ok;
         if (!ok && common.verbose)
             fprintf(stderr, "%s:%lld: %s\n", d.from, (long long)d.line, e.text);
         if (!ok) continue;
-        Word *w = words_get(&seen, s.text.data, s.text.n);
-        run.twice += w->value != 0;
-        if (w->value++) {
+        if (!is_new(&seen, &s)) {
+            run.twice++;
             seed_free(&s);
             continue;
         }
@@ -190,13 +201,7 @@ static void print_prompts(void) {
         if (!writing.plain) buf_printf(&text, "%s%s", CHAT_HEAD, CHAT_USER);
         buf_add(&text, q->prompt.data, q->prompt.n);
         if (!writing.plain) buf_printf(&text, "%s", CHAT_TAIL);
-        json_open(&line, '{');
-        json_put_key(&line, "key");
-        buf_printf(&line, "\"%016llx\"", (unsigned long long)q->key);
-        json_put_key(&line, "seed");
-        json_put_int(&line, (int64_t)q->seed);
-        json_put_key(&line, "sample");
-        json_put_int(&line, q->sample);
+        put_question(&line, q);
         json_put_key(&line, "prompt");
         json_put_str(&line, (Str){ text.data, text.n });
         buf_add(&line, "}\n", 2);
@@ -392,6 +397,14 @@ static void get_answers(void) {
     answers_close();
 }
 
+static void free_all(void) {
+    for (size_t i = 0; i < run.n; i++) seed_free(&run.seed[i]);
+    for (size_t i = 0; i < run.n_questions; i++)
+        buf_free(&run.question[i].prompt), buf_free(&run.question[i].answer);
+    free(run.seed);
+    free(run.question);
+}
+
 int run_synth(int argc, char **argv) {
     Option table[80];
     const char *path[1024];
@@ -403,6 +416,7 @@ int run_synth(int argc, char **argv) {
     make_questions();
     if (show_prompts) {
         print_prompts();
+        free_all();
         return 0;
     }
     judge_open(kind != TEXTBOOK);
@@ -418,10 +432,6 @@ int run_synth(int argc, char **argv) {
     first.broken.files += run.broken;
     judge_candidates(&first, run.spool, kind != TEXTBOOK);
     pipeline_free(&first);
-    for (size_t i = 0; i < run.n; i++) seed_free(&run.seed[i]);
-    for (size_t i = 0; i < run.n_questions; i++)
-        buf_free(&run.question[i].prompt), buf_free(&run.question[i].answer);
-    free(run.seed);
-    free(run.question);
+    free_all();
     return 0;
 }

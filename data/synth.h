@@ -44,10 +44,15 @@ void write_prompt(int kind, Question *q, const Seed *s);
  * answer depends on its prompt and the options alone. */
 void write_answers(Question *q, size_t n, const WriteOptions *o, void (*done)(const Question *q));
 
+/* Opens an object of JSON and says which question it is about: "key", "seed", "sample". */
+void put_question(Buf *line, const Question *q);
+
 /* Answers to these questions in a file of JSON Lines, "key" or "seed" and "sample", "completion",
- * "finish" (or "end"); what cannot be used is counted. Returns how many questions got one. */
+ * "finish" (or "end"): "stop", "length" or "context", or neither member, which is "stop". What
+ * cannot be used is counted. Returns how many questions got one. */
 size_t answers_read(Question *q, size_t n, const char *path);
-/* Opens the file for more of them, behind its last whole line. */
+/* Opens the file for more of them, behind its last whole line. Dies where the file ends in
+ * something that is no line of it, nor the beginning of one. */
 void answers_open(const char *path);
 void answers_add(const Question *q);
 void answers_close(void);

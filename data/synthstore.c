@@ -44,15 +44,16 @@ static Question *question_of(const Json *j, Question *q, Question **sorted, size
 static bool take_answer(const Json *j, Question *q, Question **sorted, size_t n, Error *e) {
     static const char *const names[] = { "stop", "length", "context" };
     Str text = { "", 0 }, finish = { "stop", 4 };
-    if (j->type != J_OBJECT) return fail(e, "%s, expected an object", json_type_name[j->type]);
+    const char *known = NULL;
     Question *x = question_of(j, q, sorted, n, e);
     if (!x || !json_str(j, "completion", true, &text, e) ||
         !json_str(j, json_get(j, "end") ? "end" : "finish", false, &finish, e))
         return false;
     if (x->finish) return fail(e, "a second answer to its question, expected one");
-    x->finish = names[0];
     for (int i = 0; i < 3; i++)
-        if (str_is(finish, names[i])) x->finish = names[i];
+        if (str_is(finish, names[i])) known = names[i];
+    if (!known) return fail(e, "ended by '%.*s', expected stop, length or context", STR(finish));
+    x->finish = known;
     buf_add(&x->answer, text.s, text.n);
     return true;
 }
@@ -61,16 +62,13 @@ size_t answers_read(Question *q, size_t n, const char *path) {
     Question **sorted = xcalloc(n, sizeof *sorted, "questions");
     Source *s = source_lines(&path, 1);
     Document d = { 0 };
-    JsonDoc doc = { 0 };
     size_t found = 0, left_out = 0;
     Error e;
     for (size_t i = 0; i < n; i++) sorted[i] = &q[i];
     qsort((void *)sorted, n, sizeof *sorted, by_key);
     document_reset(&d);
     for (; s->next(s, &d); document_reset(&d)) {
-        bool ok = d.broken ? fail(&e, "%s", d.broken)
-                           : json_parse(&doc, d.raw.data, d.raw.n, &e) &&
-                                 take_answer(doc.node, q, sorted, n, &e);
+        bool ok = load_object(&d, &e) && take_answer(d.json.node, q, sorted, n, &e);
         found += ok;
         left_out += !ok;
         if (!ok && common.verbose)
@@ -81,9 +79,35 @@ size_t answers_read(Question *q, size_t n, const char *path) {
                 common.verbose ? "" : "; --verbose says why");
     source_close(s);
     document_free(&d);
-    json_free(&doc);
     free((void *)sorted);
     return found;
+}
+
+static void append(const char *s, size_t n) {
+    while (n) {
+        ssize_t k = write(store.fd, s, n);
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0)
+            die("%s: cannot write: %s", store.path, k ? strerror(errno) : "nothing was written");
+        s += k;
+        n -= (size_t)k;
+    }
+}
+
+/* What stands behind the last line feed: the last line of a file that people have made is kept and
+ * ended, half a line of ours is cut off. Both begin with a brace; what does not is no such file. */
+static void end_line(const char *path, Str rest, size_t whole) {
+    JsonDoc doc = { 0 };
+    Error e;
+    while (rest.n && isspace((uint8_t)*rest.s)) rest.s++, rest.n--;
+    if (!rest.n) return;
+    if (*rest.s != '{')
+        die("%s: ends in '%.*s', expected lines of JSON, each an object", path, STR(rest));
+    if (json_parse(&doc, rest.s, rest.n, &e))
+        append("\n", 1);
+    else if (ftruncate(store.fd, (off_t)whole))
+        die("%s: cannot cut: %s", path, strerror(errno));
+    json_free(&doc);
 }
 
 void answers_open(const char *path) {
@@ -94,32 +118,29 @@ void answers_open(const char *path) {
     read_file(path, &text);
     size_t whole = text.n;
     while (whole && text.data[whole - 1] != '\n') whole--;
-    if (whole < text.n && ftruncate(store.fd, (off_t)whole))
-        die("%s: cannot cut: %s", path, strerror(errno));
+    end_line(path, (Str){ text.data + whole, text.n - whole }, whole);
     buf_free(&text);
+}
+
+void put_question(Buf *line, const Question *q) {
+    json_open(line, '{');
+    json_put_key(line, "key");
+    buf_printf(line, "\"%016llx\"", (unsigned long long)q->key);
+    json_put_key(line, "seed");
+    json_put_int(line, (int64_t)q->seed);
+    json_put_key(line, "sample");
+    json_put_int(line, q->sample);
 }
 
 void answers_add(const Question *q) {
     Buf line = { NULL, 0, 0 };
-    size_t done = 0;
-    json_open(&line, '{');
-    json_put_key(&line, "key");
-    buf_printf(&line, "\"%016llx\"", (unsigned long long)q->key);
-    json_put_key(&line, "seed");
-    json_put_int(&line, (int64_t)q->seed);
-    json_put_key(&line, "sample");
-    json_put_int(&line, q->sample);
+    put_question(&line, q);
     json_put_key(&line, "finish");
     json_put_str(&line, str_of(q->finish));
     json_put_key(&line, "completion");
     json_put_str(&line, (Str){ q->answer.data ? q->answer.data : "", q->answer.n });
     buf_add(&line, "}\n", 2);
-    while (store.fd >= 0 && done < line.n) {
-        ssize_t k = write(store.fd, line.data + done, line.n - done);
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) die("%s: cannot write: %s", store.path, strerror(errno));
-        done += (size_t)k;
-    }
+    if (store.fd >= 0) append(line.data, line.n); /* else nobody wants to keep them */
     buf_free(&line);
 }
 

@@ -68,8 +68,8 @@ void write_domains(const char *path, const Tally *domains, const Tally *sections
     OutFile out;
     for (size_t i = 0; i < sections->n; i++) {
         Str key = name_of(sections, inner[i]);
-        const char *space = (const char *)memchr(key.s, ' ', key.n);
-        const Word *w = words_find(&domains->names, key.s, (size_t)(space - key.s));
+        const char *slash = (const char *)memchr(key.s, '/', key.n); /* no domain has one */
+        const Word *w = words_find(&domains->names, key.s, (size_t)(slash - key.s));
         size_t d = w ? w->value - 1 : 0;
         if (!w || count[d]++ >= MOST_SECTIONS) {
             if (w) count[d] = MOST_SECTIONS;
@@ -77,7 +77,7 @@ void write_domains(const char *path, const Tally *domains, const Tally *sections
         }
         json_open(&line[d], '{');
         json_put_key(&line[d], "section");
-        json_put_str(&line[d], (Str){ space + 1, key.n - (size_t)(space - key.s) - 1 });
+        json_put_str(&line[d], (Str){ slash + 1, key.n - (size_t)(slash - key.s) - 1 });
         put_pages(&line[d], &sections->pages[inner[i]]);
         json_close(&line[d], '}');
     }

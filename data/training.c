@@ -5,14 +5,15 @@
  * smallest hashes of their addresses, so that it is the same in any order and from any number of
  * threads. How small is only known at the end; a page is written to a file when its hash is among
  * the k smallest so far, which happens about k (1 + ln(pages / k)) times. Memory: 8 bytes for each
- * page of the sample. All files lie in a directory of their own in $TMPDIR, which goes at the end,
- * also by Ctrl-C. Test: tests/test_recall.py. */
+ * page of the sample. All files lie in a directory of their own in $TMPDIR, recall.HOST.N.tmp-PID,
+ * which goes at the end, also by Ctrl-C; what a killed run leaves goes when the next one begins on
+ * the same machine. Test: tests/test_recall.py. */
 
 #include "recall.h"
 
 enum { DIRECTORY, SEED, TRAIN, MODEL, VECTORS, LOG, SAMPLE, N_FILES };
 
-static char name[N_FILES][1024]; /* "": not there */
+static char name[N_FILES][1024]; /* of the directory and what is in it; "": not there */
 static FILE *seed;
 static uint64_t n_seed;
 static struct {
@@ -42,15 +43,29 @@ static void on_signal(int sig) {
     _exit(128 + sig);
 }
 
+/* Makes the directory; other machines may share $TMPDIR, and they do not know our processes. */
+static void make_directory(char place[1000]) {
+    const char *dir = getenv("TMPDIR");
+    char host[72] = "", begin[960];
+    bool made = false;
+    (void)gethostname(host, sizeof host - 1); /* at most 64 bytes; none: still a name */
+    for (char *c = host; *c; c++) *c = isalnum((uint8_t)*c) ? *c : '-';
+    snprintf(begin, sizeof begin, "%.880s/recall.%s", dir && *dir ? dir : "/tmp", host);
+    out_sweep(begin);
+    for (int i = 0; i < 100 && !made; i++) {
+        snprintf(place, 1000, "%s.%d.tmp-%ld", begin, i, (long)getpid());
+        made = !mkdir(place, 0700);
+        if (!made && errno != EEXIST) break;
+    }
+    if (!made) die("%s: cannot create: %s; TMPDIR names another place", place, strerror(errno));
+}
+
 void training_open(void) {
     static const char *const part[N_FILES] = { "",           "/seed.txt",  "/train.txt",
                                                "/model.bin", "/model.vec", "/log",
                                                "/sample.txt" };
-    const char *dir = getenv("TMPDIR");
     char place[1000];
-    snprintf(place, sizeof place, "%.900s/recall-XXXXXX", dir && *dir ? dir : "/tmp");
-    if (!mkdtemp(place))
-        die("%s: cannot create: %s; TMPDIR names another place", place, strerror(errno));
+    make_directory(place);
     for (int i = N_FILES - 1; i >= 0; i--) snprintf(name[i], 1024, "%s%s", place, part[i]);
     if (atexit(remove_files)) die("%s: cannot register a clean-up", place);
     struct sigaction act = { 0 };
@@ -138,11 +153,19 @@ static int by_size(const void *a, const void *b) {
 /* ------------------------------------------------------------------------------------------------
  * 3. Training */
 
-/* Reads on to the next line of the sample whose hash is at most `last`; its words, or NULL. */
+/* The next line of a file in which it is known to be. */
+static char *next_line(FILE *f, const char *what, char **line, size_t *cap) {
+    errno = 0;
+    if (getline(line, cap, f) <= 0)
+        die("%s: cannot read: %s", what, errno ? strerror(errno) : "it has become shorter");
+    return *line;
+}
+
+/* Reads on to the next line of the sample whose hash is at most `last`; its words. */
 static char *next_sampled(char **line, size_t *cap, uint64_t last) {
-    while (getline(line, cap, drawn.file) > 17)
-        if (strtoull(*line, NULL, 16) <= last) return *line + 17;
-    return NULL;
+    enum { HASH = 17 }; /* 16 digits and a space: training_sample has written them */
+    while (strtoull(next_line(drawn.file, "temporary file", line, cap), NULL, 16) > last) continue;
+    return *line + HASH;
 }
 
 static void write_example(FILE *f, const char *label, const char *words) {
@@ -153,7 +176,7 @@ static void write_example(FILE *f, const char *label, const char *words) {
 /* Both sides mixed evenly: fastText takes the lines as they come. */
 static void write_examples(uint64_t n_other, uint64_t last) {
     FILE *f = fopen(name[TRAIN], "we");
-    char *yes = NULL, *no = NULL, *words;
+    char *yes = NULL, *no = NULL;
     size_t yes_cap = 0, no_cap = 0;
     if (!f) die("%s: cannot create: %s", name[TRAIN], strerror(errno));
     if (fflush(seed) || fflush(drawn.file))
@@ -161,9 +184,10 @@ static void write_examples(uint64_t n_other, uint64_t last) {
     rewind(seed), rewind(drawn.file);
     for (uint64_t i = 0, k = 0; i < n_seed || k < n_other;) {
         bool first = i < n_seed && (k >= n_other || i * n_other <= k * n_seed);
-        if (first && getline(&yes, &yes_cap, seed) > 0) write_example(f, "__label__code ", yes);
-        if (!first && (words = next_sampled(&no, &no_cap, last)))
-            write_example(f, "__label__other ", words);
+        if (first)
+            write_example(f, "__label__code ", next_line(seed, name[SEED], &yes, &yes_cap));
+        else
+            write_example(f, "__label__other ", next_sampled(&no, &no_cap, last));
         i += first;
         k += !first;
     }

@@ -21,8 +21,8 @@ struct Bytes {
     uint64_t *done;
     char *in; /* bytes of the file, from `used` to n not yet used */
     size_t used, n;
-    size_t begun;     /* where in it the member begins, or what is left of it */
-    uint64_t retried; /* bytes that were looked at again */
+    size_t again_from; /* the first byte in it where another member may begin within this one */
+    uint64_t retried;  /* bytes that were looked at again */
     bool ended;
     char *plain; /* what was decompressed */
     Str left;    /* what peek shows */
@@ -42,7 +42,7 @@ static bool need(Bytes *b, size_t wanted) {
     if (b->n - b->used < wanted && b->used) {
         memmove(b->in, b->in + b->used, b->n - b->used);
         b->n -= b->used;
-        b->begun = b->used = 0;
+        b->again_from = b->used = 0;
     }
     while (b->n - b->used < wanted && !b->ended) {
         ssize_t got = read(b->fd, b->in + b->n, BLOCK - b->n);
@@ -122,10 +122,9 @@ static void lose(Bytes *b, const char *what) {
 /* The next member may begin within what this one has taken for its own, so it is looked for from
  * its second byte on; there is an end to such looking again. */
 static void damaged(Bytes *b, const char *what) {
-    size_t from = b->begun + 1;
-    if (b->used > from && b->retried < 4 * *b->done + (32 << 20)) {
-        b->retried += b->used - from;
-        b->used = from;
+    if (b->used > b->again_from && b->retried < 4 * *b->done + (32 << 20)) {
+        b->retried += b->used - b->again_from;
+        b->used = b->again_from;
     }
     lose(b, what);
 }
@@ -138,7 +137,7 @@ static bool find_member(Bytes *b) {
         if (member_begins(b)) {
             b->lost = false;
             b->within = true;
-            b->begun = b->used;
+            b->again_from = b->used + 1;
             return true;
         }
         bool padding = !b->in[b->used];

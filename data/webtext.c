@@ -39,35 +39,56 @@ static size_t copy_utf8(Str bytes, Buf *out) {
     return wrong;
 }
 
-static size_t convert(iconv_t to_utf8, Str bytes, Buf *out) {
+/* `unit`: bytes that are passed over where they are no character; 2 in UTF-16, so that what follows
+ * is not read across its units. */
+static size_t convert(iconv_t to_utf8, size_t unit, Str bytes, Buf *out) {
     char *in = (char *)(uintptr_t)bytes.s, part[4096];
     size_t left = bytes.n, wrong = 0;
     Buf all = { NULL, 0, 0 };
-    while (left) {
+    for (bool flushed = false; !flushed;) {
         char *to = part;
         size_t room = sizeof part, before = left;
-        size_t status = iconv(to_utf8, &in, &left, &to, &room);
+        flushed = !left; /* some charsets keep a letter until they know that no accent follows */
+        size_t status = iconv(to_utf8, flushed ? NULL : &in, &left, &to, &room);
         bool full = status == (size_t)-1 && errno == E2BIG;
         buf_add(&all, part, (size_t)(to - part));
-        if (status != (size_t)-1 || (full && left < before)) continue;
-        buf_add(&all, replacement, 3); /* a byte that is none of the charset, or a cut character */
+        if (flushed || status != (size_t)-1 || (full && left < before)) continue;
+        buf_add(&all, replacement, 3); /* bytes that are none of the charset, or a cut character */
         wrong++;
-        in++, left--;
+        size_t skip = left < unit ? left : unit;
+        in += skip, left -= skip;
     }
     wrong += copy_utf8((Str){ all.data ? all.data : "", all.n }, out);
     buf_free(&all);
     return wrong;
 }
 
-/* What <meta charset=...> or <meta http-equiv ... charset=...> says in the first 1024 bytes. */
+/* What <meta charset=...> or <meta http-equiv ... charset=...> says in the first 1024 bytes. Who
+ * could read that, does not read UTF-16: then it is UTF-8, as the standard below has it. */
 static Str meta_charset(Str html) {
     const char *p = html.s, *end = p + (html.n < 1024 ? html.n : 1024);
-    for (; (p = (const char *)memmem(p, (size_t)(end - p), "<meta", 5)); p += 5) {
+    for (; (p = (const char *)memchr(p, '<', (size_t)(end - p))); p++) {
+        if (end - p < 5 || strncasecmp(p, "<meta", 5)) continue;
         const char *stop = (const char *)memchr(p, '>', (size_t)(end - p));
         Str found = charset_in((Str){ p, (size_t)((stop ? stop : end) - p) });
+        if (found.n >= 6 && !strncasecmp(found.s, "utf-16", 6)) return str_of("utf-8");
         if (found.n) return found;
     }
     return (Str){ "", 0 };
+}
+
+/* Names that mean more on the web than they say: https://encoding.spec.whatwg.org */
+static const char *web_charset(const char *name) {
+    static const char *const means[][2] = { { "iso-8859-1", "CP1252" },   { "latin1", "CP1252" },
+                                            { "us-ascii", "CP1252" },     { "ascii", "CP1252" },
+                                            { "iso-8859-9", "CP1254" },   { "tis-620", "CP874" },
+                                            { "gb2312", "GB18030" },      { "gbk", "GB18030" },
+                                            { "big5", "BIG5-HKSCS" },     { "shift_jis", "CP932" },
+                                            { "x-sjis", "CP932" },        { "euc-kr", "CP949" },
+                                            { "ks_c_5601-1987", "CP949" } };
+    for (size_t i = 0; i < sizeof means / sizeof *means; i++)
+        if (!strcasecmp(name, means[i][0])) return means[i][1];
+    return name;
 }
 
 static Str charset_of(Str *bytes, Str charset, bool html) {
@@ -92,17 +113,16 @@ bool text_utf8(Str bytes, Str charset, bool html, Buf *out, size_t *n_wrong, Err
     charset = charset_of(&bytes, charset, html);
     snprintf(name, sizeof name, "%.*s", charset.n < 40 ? (int)charset.n : 40, charset.s);
     bool utf8 = !strcasecmp(name, "utf-8") || !strcasecmp(name, "utf8");
+    size_t unit = !strncasecmp(name, "utf-16", 6) ? 2 : !strncasecmp(name, "utf-32", 6) ? 4 : 1;
     iconv_t to_utf8 = (iconv_t)-1;
-    /* The web's iso-8859-1 and us-ascii are windows-1252: https://encoding.spec.whatwg.org */
-    if (!strcasecmp(name, "iso-8859-1") || !strcasecmp(name, "us-ascii")) strcpy(name, "CP1252");
-    if (charset.n && !utf8) to_utf8 = iconv_open("UTF-8", name);
+    if (charset.n && !utf8) to_utf8 = iconv_open("UTF-8", web_charset(name));
     if (to_utf8 == (iconv_t)-1) { /* UTF-8, or not known, or not said */
         *n_wrong = copy_utf8(bytes, out);
-        if (*n_wrong && !utf8) to_utf8 = iconv_open("UTF-8", "CP1252");
+        if (*n_wrong && !utf8) to_utf8 = iconv_open("UTF-8", "CP1252"), unit = 1;
         if (to_utf8 != (iconv_t)-1) out->n = from;
     }
     if (to_utf8 != (iconv_t)-1) {
-        *n_wrong = convert(to_utf8, bytes, out);
+        *n_wrong = convert(to_utf8, unit, bytes, out);
         iconv_close(to_utf8);
     }
     return *n_wrong * 100 <= bytes.n || fail(e, "charset: more than 1 of 100 bytes is none of it");
@@ -116,7 +136,7 @@ typedef struct {
     Buf *out;
     size_t from;          /* where the page begins in it */
     int hidden, pre;      /* elements that are open */
-    bool title;           /* in the head, and yet read */
+    bool title, titled;   /* within the page's title, which is read; it has been */
     bool space, any_line; /* white space is due; the line has something */
     int feeds;            /* line feeds that are due */
 } Reader;
@@ -181,7 +201,7 @@ static void on_start(void *user, const xmlChar *element, const xmlChar **attribu
     Reader *r = (Reader *)user;
     const char *name = (const char *)element;
     (void)attributes;
-    if (!strcmp(name, "title")) r->title = true;
+    if (!strcmp(name, "title")) r->title = !r->titled; /* pictures in <svg> may have one too */
     if (hides(name)) r->hidden++;
     if (r->pre && !strcmp(name, "br")) put(r, "\n", 1);
     if (r->pre && strcmp(name, "pre")) return;
@@ -195,7 +215,7 @@ static void on_start(void *user, const xmlChar *element, const xmlChar **attribu
 static void on_end(void *user, const xmlChar *element) {
     Reader *r = (Reader *)user;
     const char *name = (const char *)element;
-    if (!strcmp(name, "title")) r->title = false;
+    if (!strcmp(name, "title")) r->title = false, r->titled = true;
     if (hides(name) && r->hidden) r->hidden--;
     if (!strcmp(name, "pre") && r->pre) r->pre--;
     if (!r->pre && is_block(name)) feed(r, 2);

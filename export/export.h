@@ -71,7 +71,10 @@ void source_close(Source *s);
 /* Checks the stored checksum of tensor t, where the input has any. */
 bool source_verify(const Source *s, const Tensor *t, Error *e);
 /* Puts "file: " before the text of e; returns false. */
-bool fail_in(Error *e, const char *file);
+OC_API bool fail_in(Error *e, const char *file) {
+    Error inner = *e;
+    return fail(e, "%s: %s", file, inner.text);
+}
 
 /* ------------------------------------------------------------------------------------------------
  * stream.c: a tensor from its stored form to another, a few rows at a time */

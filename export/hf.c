@@ -40,17 +40,17 @@ static const struct {
 
 /* blk.7.attn_q.weight -> model.layers.7.self_attn.q_proj.weight */
 void hf_name(char *out, Str gguf_name) {
-    char part[64];
-    int layer = -1;
-    snprintf(part, sizeof part, "%.*s", STR(gguf_name));
-    if (sscanf(part, "blk.%d.%63s", &layer, part) != 2) layer = -1;
+    char name[64], *part = name;
+    long layer = -1;
+    snprintf(name, sizeof name, "%.*s", STR(gguf_name));
+    if (!strncmp(name, "blk.", 4)) layer = strtol(name + 4, &part, 10), part++;
     *strrchr(part, '.') = 0; /* every name ends in .weight */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(names[i].gguf, part)) continue;
         if (layer < 0)
             snprintf(out, 96, "%s.weight", names[i].hf);
         else
-            snprintf(out, 96, "model.layers.%d.%s.weight", layer, names[i].hf);
+            snprintf(out, 96, "model.layers.%ld.%s.weight", layer, names[i].hf);
     }
 }
 

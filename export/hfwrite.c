@@ -10,7 +10,8 @@
  * take the matrices' type where that loses nothing, as it does not when they came from there.
  *
  * The directory is made as OUT.tmp-PID and renamed when it is complete. An error removes it, and so
- * does Ctrl-C: signals wait while a chunk of rows is written and are looked at behind it.
+ * does Ctrl-C: signals wait while a chunk of rows is written and are looked at behind it. What a
+ * killed process has left is removed by the next one.
  * Test: tests/test_run.py, against transformers. */
 
 #include "../json.h"
@@ -72,6 +73,10 @@ static void begin_directory(const char *out) {
     int length = snprintf(name, sizeof name, "%.*s.tmp-%ld", (int)n, out, (long)getpid());
     if (length < 0 || (size_t)length > sizeof name - 64) /* room for the names of files in it */
         die("%.60s...: name of %zu bytes, too long", out, n);
+    name[n] = 0;
+    out_sweep(name);
+    name[n] = '.';
+    remove_left(name); /* of a killed process with our number, as in containers */
     if (mkdir(name, 0777)) die("%s: cannot create: %s", out, strerror(errno));
     if (!(inside = opendir(name))) {
         int saved = errno;

@@ -225,10 +225,11 @@ static Str with_blocks(Arena *a, Str text) { /* every space becomes U+2581 */
     for (size_t i = 0; i < text.n; i++) n += text.s[i] == ' ' ? 2 : 0;
     if (n == text.n) return text;
     char *out = arena_alloc(a, n, 1, "token");
+    static const char block[3] = { '\xE2', '\x96', '\x81' };
     for (size_t i = 0; i < text.n; i++) {
         if (text.s[i] == ' ') {
-            memcpy(out + at, "\xE2\x96\x81", 3);
-            at += 3;
+            memcpy(out + at, block, sizeof block);
+            at += sizeof block;
         } else {
             out[at++] = text.s[i];
         }

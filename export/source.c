@@ -17,11 +17,6 @@ int unpermute_row(int row, int head_dim) {
     return head * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
 }
 
-bool fail_in(Error *e, const char *file) {
-    Error inner = *e;
-    return fail(e, "%s: %s", file, inner.text);
-}
-
 bool source_map(Source *s, const char *path, Map *m, Error *e) {
     if (s->n_maps == MAX_FILES)
         return fail(e, "%s: one file more than the %d expected", path, MAX_FILES);

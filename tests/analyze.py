@@ -15,7 +15,8 @@ import sys
 from check import ROOT, check, end, skip
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-march=native", "-Wno-unknown-pragmas"]
-LIBRARIES = {"zstd.h": ["-DOC_ZSTD"], "archive.h": ["-DOC_ARCHIVE"], "pcre2.h": ["-DOC_PCRE2"],
+LIBRARIES = {"zstd.h": ["-DOC_ZSTD"], "zlib.h": ["-DOC_ZLIB"], "archive.h": ["-DOC_ARCHIVE"],
+             "pcre2.h": ["-DOC_PCRE2"],
              "libxml2/libxml/HTMLparser.h": ["-DOC_LIBXML2", "-I/usr/include/libxml2"]}
 GCC = ["gcc", "-fanalyzer", "-O1", "-Wno-analyzer-too-complex", "-c", "-o", os.devnull]
 KNOWN = {  # (file, words of the complaint): why it is wrong
@@ -26,6 +27,14 @@ KNOWN = {  # (file, words of the complaint): why it is wrong
     ("matmul.c", "dereference of NULL"): "as above",
     ("matmul.c", "uninitialized value 'closed"): "the tile's function has written it",
     ("matmul.c", "Division by zero"): "the tokens are a multiple of the tile's height",
+    # clang-tidy looks into no function with "...", and so does not know that fail() is false.
+    ("files.h", "right operand of '<' is a garbage value"): "fail() is false",
+    ("json.h", "loaded from variable 'parent'"): "fail() is false",
+    ("export/hf.c", "Null pointer passed to 2nd parameter"): "bind_all has bound the embedding",
+    ("export/hf.c", "5th function call argument is an uninitialized value"): "fail() is false",
+    ("export/hf.c", "loaded from variable 'shape'"): "fail() is false",
+    ("export/hfvocab.c", "left operand of '<' is a garbage value"): "fail() is false",
+    ("export/hfvocab.c", "2nd function call argument is an uninitialized value"): "fail() is false",
 }
 
 
@@ -43,7 +52,8 @@ def sources():
 def complaints(command, pattern):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace",
                           env={**os.environ, "LC_ALL": "C"})
-    lines = (done.stdout + done.stderr).replace(ROOT + "/", "").replace("cpu/../", "").splitlines()
+    said = (done.stdout + done.stderr).replace(ROOT + "/", "")
+    lines = re.sub(r"\w+/\.\./", "", said).splitlines()
     found = {line for line in lines if re.search(pattern, line)}
     return sorted(line for line in found if not any(
         line.startswith(file + ":") and words in line for file, words in KNOWN))

@@ -309,7 +309,7 @@ def checkpoints():
         yield fails(f"checkpoint: cut to {size} bytes", RESUME, first,
                     files=with_checkpoint(whole[:size]))
     nan = changed(first, lambda g: g.poke("blk.0.attn_q.weight", 3, math.nan))
-    yield fails("checkpoint: a weight is NaN", RESUME, "update 2", "finite",
+    yield fails("checkpoint: a weight is NaN", RESUME, "blk.0.attn_q.weight", "finite",
                 files=with_checkpoint(nan), **change_csv)
     huge = changed(first, lambda g: g.poke("opt.v.blk.0.attn_q.weight", 3, math.nan))
     yield works("checkpoint: a moment is NaN", RESUME, done, files=with_checkpoint(huge),

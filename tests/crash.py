@@ -127,6 +127,44 @@ def test_full_disk(title, scenario, directory):
         subprocess.run(["umount", "-l", directory], check=True)
 
 
+def test_left():
+    """What a killed process has left goes with the next run: of numbers that no process has any
+    more, and of its own, which in a container is always the same. What lives stays."""
+    known = {s.name: s for s in torture.scenarios()}
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    place = os.path.join(HOME, "left")
+    for name in "quantize", "to hf":
+        scenario = known[name]
+        prepare(scenario, place)
+        for number in (gone.pid, os.getpid()):
+            os.makedirs(os.path.join(place, f"OUT.tmp-{number}"))
+            with open(os.path.join(place, f"OUT.tmp-{number}", "config.json"), "wb") as file:
+                file.write(b"half")
+            with open(os.path.join(place, f"OUT.more.tmp-{number}"), "wb") as file:
+                file.write(b"half")
+        done = start(scenario.command, place)
+        left = sorted(name for name in os.listdir(place) if ".tmp-" in name)
+        check(f"{name}: what a killed process has left", done.returncode == 0 and left == [
+            f"OUT.more.tmp-{os.getpid()}", f"OUT.tmp-{os.getpid()}"], f"{left}, {done.stderr}")
+        own = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True)
+        if own.returncode:
+            skip(f"{name}: in a container", "no namespace of processes here; it needs root")
+            continue
+        prepare(scenario, place)
+        half = os.path.join(place, "OUT.tmp-1")
+        if name == "to hf":
+            os.makedirs(half)
+            half = os.path.join(half, "config.json")
+        with open(half, "wb") as file:
+            file.write(b"half")
+        command = [os.path.abspath(program(scenario.command[0])), *scenario.command[1:]]
+        done = subprocess.run(["unshare", "--pid", "--fork", *command], cwd=place,
+                              capture_output=True)
+        check(f"{name}: in a container, where each process has the number 1", done.returncode == 0
+              and not [name for name in os.listdir(place) if ".tmp-" in name], done.stderr)
+
+
 def test_many_places():
     """N updates are k and then N - k, for 20 values of k."""
     n = 21
@@ -158,6 +196,7 @@ def main():
     for number, (title, scenario) in enumerate(known):
         test_kills(title, scenario, os.path.join(HOME, f"k{number}"), noise, len(known) - number)
         test_full_disk(title, scenario, os.path.join(HOME, f"d{number}"))
+    test_left()
     test_many_places()
     shutil.rmtree(HOME, ignore_errors=True)
     end()

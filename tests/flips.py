@@ -3,7 +3,8 @@
 
 Every header byte and many of the body of a model, a quantized one and a checkpoint get a flipped
 bit: `convert --check` finds it, and `run` ends with an error, not with a signal. A weight of any
-tensor that is not a number ends `run` and `train` in the same step, and no checkpoint has it. The
+tensor that is not a number ends `run` at the token that meets it and `train` before its first
+update, also where no text would meet it, and no checkpoint has it. The
 logits of a text have the same bits with any number of threads and any length of a prompt's parts.
 OC_FLIPS says how many bits of each body are flipped (60; make flips: 10000, and every byte of the
 header, 1, 2, 3, 4, 7, 8, 16 threads, parts of 1 to 64 tokens), OC_MINUTES how long flipping may
@@ -24,6 +25,7 @@ from check import ROOT, SCRATCH, Watch, check, end, program, short, skip
 
 HOME = os.path.join(SCRATCH, f"flips-{os.getpid()}")
 FLIPS = int(os.environ.get("OC_FLIPS", 60))
+UNUSED = 1  # a token that is not in the text
 NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -105,12 +107,18 @@ def test_numbers():
         if done.returncode != 1 or not torture.is_error(done.stderr) or done.stdout.strip(b"abc\n"):
             wrong.append(f"run, {said} in {name}: {done.returncode}, {short(done.stderr)}")
         done = train(model, f"bad{n}", "--save-every", 1)
-        first = b"update 1:" in done.stderr and b"finite" in done.stderr
+        first = b"update" not in done.stderr and f"tensor {name}, row".encode() in done.stderr
         saved = [file for file in os.listdir(HOME) if file.startswith(f"bad{n}.ckpt")]
         if done.returncode != 1 or not first or saved:
             wrong.append(f"train, {said} in {name}: {done.returncode}, {short(done.stderr)}")
         n += 1
     check(f"a weight that is no number, in each of {n} tensors", not wrong, wrong[:3])
+    unused = Gguf().poke("token_embd.weight", UNUSED * 32 + 31, math.inf)
+    done = train(save("unused.gguf", unused.build()), "unused", "--save-every", 1)
+    check("in a row that no text uses: train", done.returncode == 1 and
+          f"token_embd.weight, row {UNUSED}: inf".encode() in done.stderr and
+          not any(name.startswith("unused.ckpt") for name in os.listdir(HOME)),
+          f"{done.returncode}, {short(done.stderr)}")
     huge = Gguf()
     for column in range(32):
         huge.poke("output_norm.weight", column, 3e38)

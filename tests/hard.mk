@@ -52,11 +52,13 @@ soak: all ## long runs, watched: TOKENS=10000 TURNS=1000 UPDATES=20000 KILLS=50 
 	$(PYTHON) tests/soak.py $(if $(TOKENS),--tokens $(TOKENS)) $(if $(TURNS),--turns $(TURNS)) \
 	    $(if $(UPDATES),--updates $(UPDATES)) $(if $(KILLS),--kills $(KILLS)) \
 	    $(if $(SLOWER),--slower $(SLOWER))
+# Scripts as numbers, which C files include.
+INCLUDED := build/eval/server.inc build/data/functions.inc
 
-analyze: build/eval/server.inc ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppcheck
+analyze: $(INCLUDED) ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppcheck
 	$(PYTHON) tests/analyze.py
 
-portability: build/eval/server.inc ## every compiler, libc and machine here, as a table; or ONLY=
+portability: $(INCLUDED) ## every compiler, libc and machine here, as a table; or ONLY=
 	tests/portability.sh $(ONLY)
 
 .PHONY: torture faults kills flips analyze portability soak tsan msan valgrind

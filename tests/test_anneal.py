@@ -183,6 +183,10 @@ def test_lines():
     refused("a pipe", 1, ["read twice"], "anneal", "--mix", "original=/dev/null")
     refused("the output is an input", 2, ["to be written"], "anneal", "--mix", f"original={path}",
             "-o", path)
+    refused("the statistics are an input", 2, ["to be written"], "anneal", "--mix",
+            f"original={path}", "--stats", path)
+    refused("the output cannot be written", 1, ["none/x", "cannot create"], "anneal", "--mix",
+            f"original={path}", "-o", os.path.join(place, "none", "x"))
 
 
 for test in (test_phrases, test_shares, test_short, test_lines):

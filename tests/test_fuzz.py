@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """test_fuzz.py: every fuzz target on its seeds, on what was once found (tests/fuzz/regressions),
-and on simple damage to the seeds: each cut short, and with bytes changed. The programs are those of
+and on simple damage to the seeds: each cut short, and with bytes changed; and that a target which
+breaks a promise is noticed (tests/fuzz/broken.c). The programs are those of
 build/replay, which any compiler makes; those with libFuzzer (make fuzz-build) run too, if there."""
 
 import glob
@@ -8,7 +9,7 @@ import os
 import random
 import shutil
 
-from check import ROOT, SCRATCH, check, end, skip, start, write_file
+from check import ROOT, SCRATCH, check, end, short, skip, start, write_file
 
 FUZZ = os.path.join(ROOT, "tests", "fuzz")
 PLACE = os.path.join(SCRATCH, "fuzz")
@@ -18,7 +19,7 @@ DAMAGED = 24  # for each seed
 
 def targets():
     names = (os.path.basename(path)[:-2] for path in glob.glob(os.path.join(FUZZ, "*.c")))
-    return sorted(name for name in names if name not in ("fuzz", "replay"))
+    return sorted(name for name in names if name not in ("fuzz", "replay", "broken"))
 
 
 def inputs(target, kind):
@@ -26,7 +27,7 @@ def inputs(target, kind):
 
 
 def damage(target):
-    """A directory of copies of the seeds, cut or with up to four bytes changed, the same ones each
+    """A directory of copies of the seeds, cut or with up to three bytes changed, the same ones each
     time."""
     place = os.path.join(PLACE, target)
     for path in inputs(target, "seeds"):
@@ -48,11 +49,31 @@ def damage(target):
 def replay(name, program, *places):
     done = start(program, *places, timeout=60, env={"ASAN_OPTIONS": ASAN, "OMP_NUM_THREADS": "1"})
     words = done.stderr.decode(errors="replace").splitlines()
-    return check(name, done.returncode == 0, " | ".join(words[-6:])[:900])
+    given = sum(len(files) for place in places for _, _, files in os.walk(place)) or len(places)
+    all_of_them = b"%d inputs" % given in done.stdout or "libFuzzer" in name
+    return check(name, done.returncode == 0 and all_of_them,
+                 f"{short(done.stdout)} of {given} | " + " | ".join(words[-6:])[:900])
+
+
+def test_promises():
+    program = os.path.join(ROOT, "build", "replay", "broken")
+    if not os.access(program, os.X_OK):
+        skip("promises", "build/replay is not built")
+        return
+    for letter, words in (("l", "1 blocks of memory were not released"),
+                          ("f", "a file was left open"), ("s", "ended with ''"),
+                          ("z", "exit code 0, expected 1 or 2"), ("t", "ended with 'error: one"),
+                          ("r", "refused without a reason"), ("d", None), ("x", None)):
+        done = start(program, stdin=letter.encode(), env={"ASAN_OPTIONS": ASAN})
+        said = done.stderr.decode(errors="replace")
+        check(f"a broken promise: {words or 'none'}", (done.returncode != 0 and words in said) if
+              words else (done.returncode == 0 and done.stdout == b"1 inputs\n"),
+              f"exit code {done.returncode}, {short(said)}")
 
 
 def main():
     shutil.rmtree(PLACE, ignore_errors=True)
+    test_promises()
     for target in targets():
         program = os.path.join(ROOT, "build", "replay", target)
         seeds = inputs(target, "seeds")

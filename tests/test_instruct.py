@@ -457,6 +457,24 @@ def test_chat_pairs():
     code, out, err = refine("instruct", "--from", path, "-v", program=STRICT)
     check("broken lines are counted and named", code == 0 and "left out: 4 " in err and
           "c.jsonl:2: " in err, err)
+    check_equal("and the input of a pair", whole[1]["messages"][0]["content"],
+                "Sort this list with Python code.\n[2, 1]")
+    same = {"instruction": "Find the bug in this Python code.",
+            "output": "There is one in its last line."}
+    words = "one two three four five six seven eight nine ten eleven"
+    inputs = lines(os.path.join(place, "i.jsonl"), {**same, "input": "x = 1 +"},
+                   {**same, "input": "while True print('y')"}, {**same, "input": "x = 1 +"},
+                   {**same, "input": words})
+    check_equal("what differs in the input is no duplicate",
+                [d["input"] for d in documents("instruct", "--from", inputs)],
+                ["x = 1 +", "while True print('y')", words])
+    bench = lines(os.path.join(place, "h.jsonl"), {"text": words, "code": "def f(a): pass",
+                                                   "test_list": []})
+    check_equal("--against looks at the input", len(documents("instruct", "--from", inputs, "-a",
+                                                              bench)), 2)
+    marked = write_file(os.path.join(place, "b.jsonl"), b"\xef\xbb\xbf" + json.dumps(
+        talk("u" + ASK, "a" + ANSWER)).encode())
+    check_equal("a byte order mark", len(documents("instruct", "--from", marked)), 1)
     bench = lines(os.path.join(place, "h.jsonl"), {"text": "x", "code": "def reverse_it(a): pass",
                                                    "test_list": [ANSWER + " one two three four five"
                                                                  " six seven eight nine ten"]})

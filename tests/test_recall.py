@@ -72,6 +72,12 @@ def test_domains():
     check_equal("the sections with most code", found[0]["sections"][0],
                 {"section": "0", "pages": 1, "code": 1})
     check_equal("5 of them", len(found[0]["sections"]), 5)
+    path = pages("odd.jsonl", ("https://a b.org/x y/z", "p0900"), ("https://b.org/", "p0100"))
+    recalled(path, "--model", MODEL, "--domains", table)
+    with open(table, encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    check_equal("a space in a domain", [(d["domain"], [s["section"] for s in d["sections"]])
+                                        for d in found], [("a b.org", ["x y"]), ("b.org", [""])])
 
 
 def test_base_domains():
@@ -123,6 +129,9 @@ def test_patterns():
         found = recalled(path, "--patterns", patterns, "--model", MODEL, program=REFINE)
         check_equal(f"{i}: {pattern[:30]} on {url[:40]}", [d["why"] for d in found],
                     ["pattern"] if wanted else [])
+    marked = put("patterns.txt", b"\xef\xbb\xbfa.org/%\n")
+    check_equal("a byte order mark", len(recalled(pages("one.jsonl", ("https://a.org/1", "p0100")),
+                                                  "--patterns", marked, "--model", MODEL)), 1)
     listed = os.path.join(ROOT, "data", "patterns_zh.txt")
     path = pages("zh.jsonl", ("https://juejin.cn/post/1", "p0100"),
                  ("https://juejin.cn/user/1", "p0100"))
@@ -225,6 +234,16 @@ def test_errors():
     refused("iterations", 2, ["--iterations", "0"], *base, "--seed", path, "--iterations", "0")
     refused("threshold", 2, ["--threshold", "1.5"], *base, "--seed", path, "--threshold", "1.5")
     refused("writes what it reads", 2, ["is read"], *base, "--seed", path, "-o", path)
+    for option in "-o", "--stats", "--domains":
+        refused(f"{option} is the model", 2, ["is read"], *base, "--model", MODEL, option, MODEL)
+        patterns = put("patterns.txt", "a.org/%\n")
+        refused(f"{option} is the patterns", 2, ["is read"], *base, "--seed", path, "--patterns",
+                patterns, option, patterns)
+        refused(f"{option} cannot be written", 1, ["none", "cannot create"], *base, "--seed", path,
+                option, os.path.join(nowhere, "x"))
+    refused("a file for two", 2, ["written twice"], *base, "--seed", path, "--domains",
+            os.path.join(PLACE, "x"), "--stats", os.path.join(PLACE, "x"))
+    check("nothing was written before", open(MODEL, encoding="utf-8").read() == "topicone\n")
     refused("no such crawl", 1, ["none", "cannot open"], *base, nowhere, "--seed", path)
     refused("no such seed", 1, ["none", "cannot open"], *base, "--seed", nowhere)
     refused("a directory", 1, ["regular file"], *base, PLACE, "--seed", path)
@@ -270,6 +289,31 @@ def test_interrupted():
                                           os.listdir(place)), (1, []))
 
 
+def test_killed():
+    """What a killed run leaves goes with the next one; what others have stays."""
+    place = os.path.join(PLACE, "killed")
+    os.makedirs(place, exist_ok=True)
+    path = pages("one.jsonl", ("https://a.org", "p0900"))
+    child = subprocess.Popen([STRICT, "recall", path, "--seed", pages("sleepy.jsonl", (
+        None, "sleepforever")), "--fasttext", FAKE, "-q"], env={**os.environ, "TMPDIR": place})
+    until = time.time() + 60
+    while time.time() < until and not any("log" in files for _, _, files in os.walk(place)):
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    left = os.listdir(place)
+    check("a killed run leaves its directory", len(left) == 1 and left[0].startswith("recall.") and
+          left[0].endswith(f".tmp-{child.pid}"), left)
+    host, gone = left[0].rsplit(".", 2)[0], child.pid
+    others = [f"{host}.0.tmp-{os.getpid()}", f"recall.otherhost.0.tmp-{gone}", "recall-abcdef",
+              f"{host}.1.tmp-{gone}/mine"]
+    for name in others:
+        os.makedirs(os.path.join(place, name))
+    check_equal("the next one ends well", run(path, "-q", env={"TMPDIR": place})[0], 0)
+    check_equal("and leaves what is not its own", sorted(os.listdir(place)),
+                sorted(name.split("/")[0] for name in others))
+
+
 def test_fasttext():
     """The crawl of crawl.py, a third each as WARC, WET and JSON Lines, by the real program."""
     if not REAL:
@@ -302,6 +346,6 @@ def test_fasttext():
 
 
 for test in (test_threshold, test_domains, test_base_domains, test_patterns, test_iterations,
-             test_sample, test_words, test_errors, test_interrupted, test_fasttext):
+             test_sample, test_words, test_errors, test_interrupted, test_killed, test_fasttext):
     test()
 end()

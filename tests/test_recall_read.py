@@ -89,7 +89,8 @@ def test_html():
         ("<nav>no</nav><noscript>no</noscript><p>yes", "yes"),
         ("<div>" * 3000 + "deep" + "</div>" * 3000, "deep"),
         ("<p>a\0b", "a b"), ("text alone", "text alone"),
-        ("<code>x</code> <span>y</span>", "x y")]
+        ("<code>x</code> <span>y</span>", "x y"),
+        ("<title>T</title><p>a<svg><title>no</title></svg>b", "T\n\na\n\nb")]
     path = put("html.warc", b"".join(one(f"{text}<p>p0900".encode(), url=f"https://a.org/{i}")
                                      for i, (text, _) in enumerate(cases)))
     found = {d["url"]: d["content"] for d in read(path)}
@@ -118,6 +119,19 @@ def test_charsets():
         ("unknown, not UTF-8", "text/html; charset=no-such-one", b"p0900 caf\xe9", "p0900 café"),
         ("1 of 100 bytes wrong", "text/html; charset=utf-8", b"p0900" + b" x" * 48 + b"\xff",
          "p0900" + " x" * 48 + "\ufffd"),
+        ("META in capitals", "text/html", b"<META CHARSET=GBK><p>" + "p0900 中文".encode("gbk"),
+         "p0900 中文"),
+        ("meta that cannot be right", "text/html", b"<meta charset=utf-16><p>" + text.encode(),
+         text),
+        ("the web's gb2312 is more", "text/html; charset=gb2312", "p0900 镕〇".encode("gbk"),
+         "p0900 镕〇"),
+        ("the web's shift_jis is more", "text/html; charset=Shift_JIS",
+         "p0900 ①髙".encode("cp932"), "p0900 ①髙"),
+        ("a last letter that waits for an accent", "text/plain; charset=windows-1258", b"p0900 a",
+         "p0900 a"),
+        ("half a character in UTF-16", "text/plain", b"\xff\xfe" + ("p0900" + " x" * 99).encode(
+            "utf-16-le") + b"\x00\xdc" + text.encode("utf-16-le"),
+         "p0900" + " x" * 99 + "\ufffd" + text),
         ("header before meta", "text/html; charset=utf-8", b"<meta charset=gbk><p>" +
          text.encode(), text)]
     path = put("charset.warc", b"".join(

@@ -35,6 +35,11 @@ def test_documents():
     check("a blank line is no document", len(got) == 4, len(got))
     again = refine(*KEEP, "-q", stdin=out)[1]
     check("what was written is read as it is", again == out)
+    refused("statistics in place of what is read", 2, ["is read"], *KEEP, path, "--stats", path)
+    refused("statistics that cannot be written", 1, ["none/s", "cannot create"], *KEEP, path,
+            "--stats", os.path.join(place, "none", "s"))
+    refused("statistics in place of the output", 2, ["written twice"], *KEEP, path, "-o",
+            os.path.join(place, "x"), "--stats", os.path.join(place, "x"))
     marked = documents(*KEEP, stdin=b'\xef\xbb\xbf{"text":"a"}')
     check_equal("a byte order mark", [d["content"] for d in marked], ["a"])
     unended = documents(*KEEP, stdin=b'{"text":"a"}\n{"text":""}')

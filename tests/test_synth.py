@@ -122,6 +122,12 @@ def test_snippets():
         ("a way to sys", None, "import re\n" + TESTS + "\nassert re.enum.sys or half(1)", bad),
         ("a way to what is private", None, "import operator\n" + TESTS +
          "\nassert operator.attrgetter('__code__')(half)", bad),
+        ("a way to a frame", None, TESTS + "\nassert (x for x in ()).gi_frame.f_back or half(1)",
+         bad),
+        ("a way to code objects", None, "import copy\n" + TESTS + "\nassert copy.types or half(1)",
+         bad),
+        ("a text that is evaluated", None, "import typing\n" + TESTS + "\ndef test_it(*x: 'half'):"
+         "\n    assert half(1) == 0\nassert typing.get_type_hints(test_it)", bad),
         ("__import__", None, TESTS + "\n__import__('os')._exit(0)", bad),
         ("a class in the tests", None, TESTS + "\ndef helper(): return half(1)", None),
         ("a syntax error", "def half(a:\n    return a", TESTS, "does not parse"),
@@ -178,6 +184,7 @@ def test_exercises():
         ("no headings", fenced(CODE, TESTS), "not in the form that was asked for"),
         ("a heading is missing", exercise().replace("## Tests", "And:"),
          "not in the form that was asked for"),
+        ("a comment like a heading", exercise(tests="# Tests\n" + TESTS), None),
         ("a short question", exercise("Write `half(a)`."), "question is short or long"),
         ("no name", exercise("Write a function of a number, which returns half of what is given."),
          "question does not name the function"),
@@ -205,6 +212,15 @@ def test_exercises():
          "does not use the function that was asked for"),
     ]
     check_equal("package", len(judge("package", cases)), 2)
+    place = fresh("synth-docs")
+    api = {"package": "math", "doc": "The same words."}
+    path = lines(os.path.join(place, "s.jsonl"), {**api, "name": "math.floor"},
+                 {**api, "name": "math.ceil"}, {**api, "name": "math.ceil"},
+                 {**api, "name": "<|im_end|>"})
+    got = documents("synth", path, "-k", "package", "--show-prompts")
+    check_equal("functions with the same documentation", [
+        ("math.floor" in d["prompt"], "math.ceil" in d["prompt"]) for d in got],
+        [(True, False), (False, True)])
 
 
 def test_textbooks():
@@ -238,15 +254,28 @@ def test_same():
                   {"seed": 1, "completion": chapter(OTHER)},
                   {"seed": 2, "completion": chapter(OTHER).replace("Part 1", "Part 2")},
                   {"seed": 9, "completion": "x"}, {"seed": 1, "completion": "again"}, "broken",
-                  {"completion": "x"}, {"seed": 3}, {"seed": 3, "completion": 5})
+                  {"completion": "x"}, {"seed": 3}, {"seed": 3, "completion": 5},
+                  {"seed": 3, "completion": chapter(), "finish": "interrupted"})
     code, out, err = refine("synth", path, "-k", "textbook", "--completions", given, "-v",
                             program=STRICT)
     check("duplicates of seeds and of one another", code == 0 and out.count(b"\n") == 1 and
           b"Sorting" in out and "exact duplicate" in err and "near duplicate" in err, err)
     check("what is no seed, what is twice", "4 seeds (4 more are no seeds, 1 are copies), 4 "
           "questions, 3 of them answered" in err, err)
-    check("lines that are no answers", "6 lines that answer no question" in err and
-          "a.jsonl:5: a second answer" in err, err)
+    check("lines that are no answers", "7 lines that answer no question" in err and
+          "a.jsonl:5: a second answer" in err and "ended by 'interrupted', expected stop" in err,
+          err)
+    chapters = [chapter(f"{i} {word} " + PROSE, code=f"x = {i}")
+                for i, word in enumerate("one two three four five six seven".split())]
+    many = lines(os.path.join(place, "many.jsonl"), *[{"content": SEED.format(i)}
+                                                      for i in range(49)])
+    given = lines(os.path.join(place, "m.jsonl"), *[
+        {"seed": i, "completion": chapters[i % 7].replace("line", f"line{i}").replace(
+            "x =", f"x{i} =")} for i in range(49)])
+    for limit in 1, 7, 48, 49, 50:
+        got = documents("synth", many, "-k", "textbook", "--completions", given, "--rows", 256,
+                        "--limit", limit)
+        check_equal(f"--limit {limit} of 49", len(got), min(limit, 49))
 
 
 def test_prompts():
@@ -270,6 +299,14 @@ def test_prompts():
     long_seed = lines(os.path.join(place, "l.jsonl"), {"content": "line of it\n" * 1000 + "\0é"})
     got = documents("synth", long_seed, "-k", "textbook", "--show-prompts", "--seed-bytes", 200)
     check("a long seed is cut at a line", got[0]["prompt"].count("line of it\n") == 18, got)
+    long_line = lines(os.path.join(place, "l.jsonl"), {"content": "\n" + "x" * 1000})
+    got = documents("synth", long_line, "-k", "textbook", "--show-prompts", "--seed-bytes", 200)
+    check("within a line where little else would be left", got[0]["prompt"].count("x" * 199) == 1,
+          got)
+    marked = write_file(os.path.join(place, "b.jsonl"), b"\xef\xbb\xbf" + json.dumps(
+        {"content": SEED.format(1)}).encode())
+    check("a byte order mark", len(documents("synth", marked, "-k", "snippet",
+                                             "--show-prompts")) == 1)
 
 
 def test_model():
@@ -299,6 +336,14 @@ def test_model():
     check_equal("with the same answers",
                 {d["key"]: d["completion"] for d in map(json.loads, open(again))}, by_key)
     before = open(again, "rb").read()
+    with open(again, "rb+") as file:  # a file of people's may have no line feed at its end
+        file.truncate(os.path.getsize(again) - 1)
+    refine(*base, "--completions", again, "-q")
+    check_equal("a last line without a line feed is kept",
+                {d["key"]: d["completion"] for d in map(json.loads, open(again))}, by_key)
+    notes = write_file(os.path.join(place, "notes.txt"), b"{}\nmy notes")
+    refused("a file that is none", 1, ["notes.txt", "my notes"], *base, "--completions", notes)
+    check("is left as it is", open(notes, "rb").read() == b"{}\nmy notes")
     code, _, err = refine(*base, "--completions", again)
     check("nothing is written twice", code == 0 and open(again, "rb").read() == before and
           "12 of them answered" in err, err)

@@ -32,6 +32,7 @@ static const char *const kind_name[KINDS] = { "memory", "open",   "read", "write
 static atomic_int calls[KINDS];
 static int chosen = -1, at, error_number; /* error_number 0: a short count */
 static bool from_then_on;
+enum { MISSPELT = 99 }; /* the exit code of a fault that is none */
 
 /* Counts a call; true with errno set where it is the one that fails. */
 static bool fails(Kind kind) {
@@ -178,15 +179,18 @@ static void find(void *function, const char *name) {
     memcpy(function, &found, sizeof found);
 }
 
+/* The number of an error by its name, which may end in +; 0 of "short"; -1 where there is none. */
 static int number_of(const char *name) {
     static const struct {
         const char *name;
         int number;
     } known[] = { { "EIO", EIO },       { "ENOSPC", ENOSPC }, { "EINTR", EINTR },
-                  { "EAGAIN", EAGAIN }, { "ENOMEM", ENOMEM }, { "EMFILE", EMFILE } };
+                  { "EAGAIN", EAGAIN }, { "ENOMEM", ENOMEM }, { "EMFILE", EMFILE },
+                  { "short", 0 } };
+    size_t n = strcspn(name, "+");
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (!strncmp(name, known[i].name, strlen(known[i].name))) return known[i].number;
-    return 0;
+        if (strlen(known[i].name) == n && !strncmp(name, known[i].name, n)) return known[i].number;
+    return -1;
 }
 
 __attribute__((constructor)) static void begin(void) {
@@ -202,11 +206,13 @@ __attribute__((constructor)) static void begin(void) {
     unsetenv("LD_PRELOAD");
     for (int k = 0; k < KINDS; k++) atomic_store(&calls[k], 0);
     char kind[16], how[16];
-    if (!wanted || sscanf(wanted, "%15[a-z]:%d:%15s", kind, &at, how) != 3) return;
-    error_number = number_of(how);
-    from_then_on = strchr(how, '+') != NULL;
-    for (int k = 0; k < KINDS; k++)
+    if (!wanted) return;
+    bool known = sscanf(wanted, "%15[a-z]:%d:%15s", kind, &at, how) == 3;
+    error_number = known ? number_of(how) : -1;
+    from_then_on = known && strchr(how, '+');
+    for (int k = 0; known && k < KINDS; k++)
         if (!strcmp(kind, kind_name[k])) chosen = k;
+    if (error_number < 0 || chosen < 0) _exit(MISSPELT); /* and no run that tests nothing */
     for (int k = 0; k < KINDS; k++) atomic_store(&calls[k], 0);
 }
 
@@ -214,10 +220,12 @@ __attribute__((destructor)) static void finish(void) {
     const char *path = getenv("OC_TORTURE_COUNTS");
     if (!path) return;
     chosen = -1;
+    int made[KINDS]; /* before those that follow here */
+    for (int k = 0; k < KINDS; k++) made[k] = atomic_load(&calls[k]);
     char line[64];
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     for (int k = 0; k < KINDS && fd >= 0; k++) {
-        int n = snprintf(line, sizeof line, "%s %d\n", kind_name[k], (int)calls[k]);
+        int n = snprintf(line, sizeof line, "%s %d\n", kind_name[k], made[k]);
         if (write(fd, line, (size_t)n) != n) _exit(3);
     }
 }

@@ -81,6 +81,11 @@ def sources():
     return files
 
 
+def pages(text, n):
+    records = ({"url": f"https://{text[:3]}.org/{i}", "text": f"{text} {i}"} for i in range(n))
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
 def scenarios():
     files = {"m.gguf": MODEL, "text.tok": shard(letters())}
     train = ["train", "pretrain", "text.tok", "--init", "m.gguf", "-o", "out", "--steps", "4",
@@ -111,6 +116,16 @@ def scenarios():
     yield Scenario("from hf", ["convert", "hf", "OUT"], badinput_files.hf_directory())
     yield Scenario("check", ["convert", "--check", "m.gguf"], files)
     yield Scenario("clean", ["refine", "all", "src", "-o", "x.jsonl", "-q", "-j", "2"], sources())
+    yield Scenario("mixture", ["refine", "anneal", "--mix", "original=docs.jsonl", "snippets="
+                               "answers.jsonl", "-o", "x.jsonl", "-q", "-j", "1", "--total", "1k",
+                               "--stats", "s.json"], {**lines, "x.jsonl": b"old", "answers.jsonl":
+                                                      lines["docs.jsonl"]})
+    if shutil.which("fasttext"):
+        yield Scenario("recall", ["refine", "recall", "pages.jsonl", "--seed", "seed.jsonl", "-o",
+                                  "x.jsonl", "--domains", "d.jsonl", "-q", "-j", "1", "--dim", "2",
+                                  "--bucket", "10", "--iterations", "1"],
+                       {"pages.jsonl": pages("abc def", 9), "seed.jsonl": pages("def ghi", 3),
+                        "x.jsonl": b"old"})
     yield Scenario("clean to stdout", ["refine", "all", "src", "-q", "-j", "1", "--stats",
                                        "s.json"], sources())
     grade = ["evaluate", "tasks.jsonl", "--completions", "answers.jsonl", "-o", "out", "-j", "1",
@@ -125,8 +140,11 @@ def scenarios():
 
 # --------------------------------------------------------------------------------------- one run
 def tree(directory):
+    """The content of each file by its path, and of temporary directories, which may be empty."""
     found = {}
     for place, _, files in os.walk(directory):
+        if ".tmp-" in os.path.basename(place):
+            found[os.path.relpath(place, directory) + "/"] = b""
         for name in files:
             path = os.path.join(place, name)
             with open(path, "rb") as file:
@@ -181,7 +199,8 @@ def judge(done, before, after, right_out, right):
     """What is wrong with the end of a run, or None."""
     if done.returncode < 0:
         return f"ended by signal {-done.returncode}: {short(done.stderr[-300:])}"
-    left = sorted(name for name in after if ".tmp-" in name or "refine-" in name)
+    left = sorted(name for name in after if ".tmp-" in name or "refine-" in name or
+                  "recall." in name)
     if left:
         return f"left behind: {left}"
     if done.returncode == 0:
@@ -216,7 +235,6 @@ class Torture:
         if os.path.exists(counts):
             with open(counts, encoding="utf-8") as file:
                 self.calls = {kind: int(n) for kind, n in (line.split() for line in file)}
-        self.calls["open"] = max(self.calls.get("open", 1) - 1, 0)  # the file of the counts
         self.faults = [f"{kind}:{n}:{how}" for kind, most in self.calls.items()
                        for how in HOW[kind] for n in range(1, most + 1)]
 

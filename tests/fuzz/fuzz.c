@@ -14,9 +14,10 @@ static bool running;    /* within fuzz_one */
 static jmp_buf to_loop; /* where an exit leads */
 static int exit_code;
 static unsigned long long n_runs;
-static int memory_file = -1, first_fd;
-static char *said; /* what the reader wrote to stderr; 64 KB */
+static int memory_file = -1, first_fd; /* the first descriptor that a run opens */
+static char *said;                     /* what the reader wrote to stderr; 64 KB */
 enum { SAID = 1 << 16 };
+enum { MOST_OPEN = 8 }; /* files that a reader has open when it ends the program */
 
 void fuzz_fail(const char *fmt, ...) {
     char text[512];
@@ -174,7 +175,7 @@ static void check_message(void) {
     if (exit_code != 1 && exit_code != 2) fuzz_fail("exit code %d, expected 1 or 2", exit_code);
     if (!end || end + 1 != said + n || memcmp(said, "error: ", 7) || end - said < 12)
         fuzz_fail("ended with '%.200s', expected one line that begins with \"error: \"", said);
-    for (int fd = first_fd; fd < first_fd + 8; fd++) close(fd); /* that the reader had open */
+    for (int fd = first_fd; fd < first_fd + MOST_OPEN; fd++) close(fd);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -198,6 +199,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         fuzz_one(data, size);
         running = false;
         if (n_live) fuzz_fail("%zu blocks of memory were not released", n_live);
+        if (fcntl(first_fd, F_GETFD) >= 0) fuzz_fail("a file was left open");
     }
     release_all();
     return 0;

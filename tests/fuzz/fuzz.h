@@ -10,8 +10,8 @@
  * Readers end the program on bad input. The linker turns their calls of exit, and of malloc and its
  * kin, into calls of fuzz.c (--wrap, in fuzz.mk), so nothing in a reader knows of this: an exit
  * jumps back, what the reader had allocated is released, and the next input comes. A reader that
- * returns by itself must have released everything. The message of a die() must be one line that
- * begins with "error: ".
+ * returns by itself must have released all memory and closed all files. The message of a die()
+ * must be one line that begins with "error: ".
  *
  * `make fuzz TIME=60 TARGET=gguf` runs one, tests/test_fuzz.py replays seeds and regressions. */
 #ifndef OC_FUZZ_H
