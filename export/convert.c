@@ -156,6 +156,14 @@ static void refuse_same_file(const char *what, const char *in, const char *out) 
     if (same_file(in, out)) die_usage("%s: OUT is %s itself, expected another name", out, what);
 }
 
+/* From now on every text begins with this token, behind which documents began in training. */
+static void begin_with(Vocab *v, const char *token, const char *in) {
+    int id = vocab_find(v, token);
+    if (id < 0) die("%s: no token '%s', expected one of its vocabulary", in, token);
+    v->bos = id;
+    v->add_bos = true;
+}
+
 #ifndef OC_LIBRARY
 static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf] [--lora FILE]\n"
                             "       convert --random 1.5b|8b|tiny OUT [-q TYPE] [--seed N]\n"
@@ -166,6 +174,7 @@ static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf] [--lor
 int main(int argc, char **argv) {
     const char *file[2], *type_text = NULL, *format = "gguf", *tokenizer = NULL, *shape = NULL;
     const char *inspect_file = NULL, *check_file = NULL, *lora_file = NULL;
+    const char *begin = NULL;
     double lora_scale = 1;
     bool keep_optimizer = false;
     int64_t seed = 42;
@@ -176,6 +185,8 @@ int main(int argc, char **argv) {
           "gguf, or hf: a directory for transformers [gguf]" },
         { 0, "tokenizer", NULL, "FILE", OPT_TEXT, &tokenizer, 0, 0,
           "tokenizer.bin or a SentencePiece .model for a llama2.c file" },
+        { 0, "begin", NULL, "TOKEN", OPT_TEXT, &begin, 0, 0,
+          "texts begin with this token, such as <|endoftext|> [as in IN]" },
         { 0, "keep-optimizer", NULL, NULL, OPT_FLAG, &keep_optimizer, 0, 0,
           "keep the optimizer's state of a training checkpoint" },
         { 0, "lora", NULL, "FILE", OPT_TEXT, &lora_file, 0, 0,
@@ -214,9 +225,9 @@ int main(int argc, char **argv) {
     if (lora_file && keep_optimizer)
         die_usage("--keep-optimizer with --lora: it is not that of merged weights, expected one");
     if (lora_scale != 1 && !lora_file) die_usage("--lora-scale without --lora, expected both");
-    if (looks && (type_text || hf || keep_optimizer || lora_file))
+    if (looks && (type_text || hf || keep_optimizer || lora_file || begin))
         die_usage("%s takes no option but --tokenizer", inspect_file ? "--inspect" : "--check");
-    if (shape && (keep_optimizer || tokenizer || lora_file))
+    if (shape && (keep_optimizer || tokenizer || lora_file || begin))
         die_usage("--random takes no options but -q and --seed");
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like others */
     if (shape) {
@@ -226,6 +237,7 @@ int main(int argc, char **argv) {
     if (!looks) refuse_same_file("IN", file[0], file[1]);
     if (lora_file) refuse_same_file("the adapter", lora_file, file[1]);
     if (!source_open(&s, in, tokenizer, &e)) die("%s", e.text);
+    if (begin) begin_with(&s.vocab, begin, in);
     if (lora_file) lora_open(&lora, lora_file, &s.config, lora_scale), s.lora = &lora;
     if (inspect_file)
         inspect(&s, in);
