@@ -294,6 +294,22 @@ def test_convert():
     done = start(program("convert"), "--random", "tiny", tiny, "-q", "q8_0", "--seed", 5)
     if check("convert --random tiny", done.returncode == 0, short(done)):
         check("and it runs", text_of(tiny, "-i", "def", "-n", 5) is not None)
+        check_begin(tiny)
+
+
+def check_begin(tiny):
+    """convert --begin: every text then stands behind that token, also in a Hugging Face copy."""
+    begun, copy = tiny + ".begun", os.path.join(SCRATCH, "begun")
+    token = "<|endoftext|>"
+    encode = lambda model, text: start(program("tokenizer"), "encode", model, "-i", text).stdout
+    start(program("convert"), tiny, begun, "--begin", token)
+    check_equal("convert --begin", encode(begun, "def"), encode(tiny, token + "def"))
+    shutil.rmtree(copy, ignore_errors=True)
+    start(program("convert"), begun, copy, "-o", "hf", "-q", "bf16")
+    start(program("convert"), copy, begun + ".back")
+    check_equal("and there and back", encode(begun + ".back", "def"), encode(begun, "def"))
+    check_error("convert --begin of no token", start(program("convert"), tiny, begun + ".no",
+                "--begin", "<nope>"), 1, "<nope>", "expected one of its vocabulary")
 
 
 def test_stories():
