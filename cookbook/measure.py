@@ -99,7 +99,10 @@ def held_out_text(source, out, most):
 
 
 def bits_per_byte(kitchen, model, text):
-    printed = kitchen.run("./run", model, "--perplexity", text, "-q", *threads(kitchen))
+    """In windows of the rows of pretraining: what lies beyond, the base model has never seen."""
+    length = kitchen.plan.get("pretrain", "seq-len")
+    printed = kitchen.run("./run", model, "--perplexity", text, "-q", *threads(kitchen),
+                          *(["-c", length] if length else []))
     found = re.search(r"([\d.]+) bits per byte", printed)
     return float(found.group(1)) if found else None
 

@@ -177,7 +177,7 @@ int main(int argc, char **argv) {
     const char *begin = NULL;
     double lora_scale = 1;
     bool keep_optimizer = false;
-    int64_t seed = 42;
+    int64_t seed = 42, ctx = 0;
     const Option table[] = {
         { 'q', "quantize", "type", "TYPE", OPT_TEXT, &type_text, 0, 0,
           "f32, f16, bf16, q8_0 or q4_0 for every matrix [the types of IN]" },
@@ -187,6 +187,8 @@ int main(int argc, char **argv) {
           "tokenizer.bin or a SentencePiece .model for a llama2.c file" },
         { 0, "begin", NULL, "TOKEN", OPT_TEXT, &begin, 0, 0,
           "texts begin with this token, such as <|endoftext|> [as in IN]" },
+        { 0, "ctx", NULL, "N", OPT_INT, &ctx, 1, INT32_MAX,
+          "context that OUT names, where training saw no longer one [as in IN]" },
         { 0, "keep-optimizer", NULL, NULL, OPT_FLAG, &keep_optimizer, 0, 0,
           "keep the optimizer's state of a training checkpoint" },
         { 0, "lora", NULL, "FILE", OPT_TEXT, &lora_file, 0, 0,
@@ -225,9 +227,9 @@ int main(int argc, char **argv) {
     if (lora_file && keep_optimizer)
         die_usage("--keep-optimizer with --lora: it is not that of merged weights, expected one");
     if (lora_scale != 1 && !lora_file) die_usage("--lora-scale without --lora, expected both");
-    if (looks && (type_text || hf || keep_optimizer || lora_file || begin))
+    if (looks && (type_text || hf || keep_optimizer || lora_file || begin || ctx))
         die_usage("%s takes no option but --tokenizer", inspect_file ? "--inspect" : "--check");
-    if (shape && (keep_optimizer || tokenizer || lora_file || begin))
+    if (shape && (keep_optimizer || tokenizer || lora_file || begin || ctx))
         die_usage("--random takes no options but -q and --seed");
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of write like others */
     if (shape) {
@@ -238,6 +240,9 @@ int main(int argc, char **argv) {
     if (lora_file) refuse_same_file("the adapter", lora_file, file[1]);
     if (!source_open(&s, in, tokenizer, &e)) die("%s", e.text);
     if (begin) begin_with(&s.vocab, begin, in);
+    if (ctx > s.config.max_ctx)
+        die("--ctx: %lld, expected at most %d, as %s has", (long long)ctx, s.config.max_ctx, in);
+    if (ctx) s.config.max_ctx = (int)ctx;
     if (lora_file) lora_open(&lora, lora_file, &s.config, lora_scale), s.lora = &lora;
     if (inspect_file)
         inspect(&s, in);

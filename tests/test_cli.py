@@ -308,6 +308,10 @@ def check_begin(tiny):
     start(program("convert"), begun, copy, "-o", "hf", "-q", "bf16")
     start(program("convert"), copy, begun + ".back")
     check_equal("and there and back", encode(begun + ".back", "def"), encode(begun, "def"))
+    start(program("convert"), tiny, begun, "--ctx", 77)
+    check("convert --ctx", b"context 77," in run(begun, "-i", "def", "-n", 2).stderr)
+    check_error("convert --ctx can only shorten", start(program("convert"), begun, begun + ".no",
+                "--ctx", 78), 1, "78", "at most 77")
     check_error("convert --begin of no token", start(program("convert"), tiny, begun + ".no",
                 "--begin", "<nope>"), 1, "<nope>", "expected one of its vocabulary")
 
