@@ -113,6 +113,9 @@ def session(blocks, directory):
             os.symlink(os.path.join(ROOT, name), os.path.join(directory, name))
     for name in PROGRAMS:
         os.symlink(program(name), os.path.join(directory, name))
+    models = program("models")  # run's default model lies beside it, also beside one of `make asan`
+    if not os.path.lexists(models):
+        os.symlink(os.path.join(ROOT, "models"), models)
     mark = f"\nstatus=$?; echo '{MARK}' $status; echo '{MARK}' >&2\n"
     done = subprocess.run(["bash", "-c", "".join(block + mark for block in blocks)],
                           cwd=directory, stdin=subprocess.DEVNULL, capture_output=True,
