@@ -17,7 +17,7 @@ OC_API void check_tensor(const Model *m, const Tensor *t) {
     for (int r = 0; r < t->rows; r++)
         for (size_t from = 0, n; from < cols; from += n) {
             float x[PIECE];
-            n = cols - from < PIECE ? cols - from : PIECE;
+            n = cols - from < PIECE ? cols - from : (size_t)PIECE;
             dequantize(x, t->data + (size_t)r * bytes, t->type, from, n);
             for (size_t i = 0; i < n; i++)
                 if (!isfinite(x[i]))
