@@ -428,7 +428,12 @@ def test_bad_usage():
     refused("samples without temperature", 2, ["-n", "-t"], chat_model.write_model("m.gguf"), good,
             "-n", 2)
     refused("a time of -1", 2, ["--timeout"], good, "--canonical", "--timeout", -1)
-    refused("no model", 1, ["tiny.bin", "--completions"], good)
+    alone = os.path.join(PLACE, "alone")  # where no models/tiny.bin lies beside it
+    os.makedirs(alone, exist_ok=True)
+    shutil.copy(program("evaluate"), alone)
+    done = start(os.path.join(alone, "evaluate"), good)
+    check("refused: no model", done.returncode == 1 and
+          b"tiny.bin" in done.stderr and b"--completions" in done.stderr, short(done.stderr))
     refused("a model that is none", 1, ["humaneval.jsonl", "GGUF"], good, good)
     refused("no directory", 1, ["directory"], good, "--canonical", "-o", "no/such/place")
     refused("a chat without markers", 1, ["<|im_start|>"],
