@@ -480,8 +480,6 @@ def fork_bomb():
         if child == 0:
             time.sleep(1000)
         alive += bool(child)
-    if alive > 70:  # where no kernel counts them, their memory gives them away, some moments later
-        time.sleep(3)
     return alive > 70
 
 
