@@ -38,13 +38,13 @@ def lines(name, rows):
         (row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
 
 
-def evaluate(*words):
-    done = start(program("evaluate"), *words)
+def evaluate(*words, executable=None):
+    done = start(executable or program("evaluate"), *words)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def refused(name, code, mentions, *words):
-    got, out, err = evaluate(*words)
+def refused(name, code, mentions, *words, **more):
+    got, out, err = evaluate(*words, **more)
     last = err.splitlines()[-1:] or [""]
     check(f"refused: {name}", got == code and last[0].startswith("error: ") and not out and
           all(word in last[0] for word in mentions),
@@ -431,9 +431,8 @@ def test_bad_usage():
     alone = os.path.join(PLACE, "alone")  # where no models/tiny.bin lies beside it
     os.makedirs(alone, exist_ok=True)
     shutil.copy(program("evaluate"), alone)
-    done = start(os.path.join(alone, "evaluate"), good)
-    check("refused: no model", done.returncode == 1 and
-          b"tiny.bin" in done.stderr and b"--completions" in done.stderr, short(done.stderr))
+    refused("no model", 1, ["tiny.bin", "--completions"], good,
+            executable=os.path.join(alone, "evaluate"))
     refused("a model that is none", 1, ["humaneval.jsonl", "GGUF"], good, good)
     refused("no directory", 1, ["directory"], good, "--canonical", "-o", "no/such/place")
     refused("a chat without markers", 1, ["<|im_start|>"],
