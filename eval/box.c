@@ -136,6 +136,7 @@ static void make_world(const BoxPlan *p) {
         char *to = in_new_root(p, p->work);
         make_parents(to, true);
         if (mount("box", to, "tmpfs", flags, p->box_options)) box_fail(p, "tmpfs", p->work);
+        if (p->id && p->id != NOBODY) (void)!chown(to, p->id, p->id); /* or become_nobody: EINVAL */
     }
     /* pivot_root(".", ".") puts the old root on top of the new one, where it can be let go. */
     if (chdir(NEW_ROOT) || syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) ||
@@ -148,14 +149,19 @@ static void make_world(const BoxPlan *p) {
 /* ------------------------------------------------------------------------------------------------
  * 2. Nobody. Without its user namespace's capabilities, and as a user that owns nothing. */
 
-static void become_nobody(const BoxPlan *p) {
+static bool become(uint32_t id) {
+    return !syscall(SYS_setresgid, id, id, id) && !syscall(SYS_setresuid, id, id, id);
+}
+
+static void become_nobody(BoxPlan *p) {
     struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
     struct __user_cap_data_struct none[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
     for (unsigned long cap = 0; cap < 64; cap++)
         (void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* beyond the last one it fails */
-    if (p->leave_root) {
-        if (syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) ||
-            syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY))
+    if (p->id) {
+        if (syscall(SYS_setgroups, 0, NULL)) box_fail(p, "setgroups", NULL);
+        /* EINVAL: root's own namespace has no such number to give. */
+        if (!become(p->id) && (errno != EINVAL || !become(p->id = NOBODY)))
             box_fail(p, "setresuid", NULL);
     }
     if (syscall(SYS_capset, &head, none)) box_fail(p, "capset", NULL);
@@ -192,6 +198,11 @@ static void set_limit(const BoxPlan *p, int what, rlim_t value) {
     if (setrlimit(what, &new)) box_fail(p, "setrlimit", NULL);
 }
 
+/* Is the user, in its namespace, this box's alone? */
+static bool counts_alone(const BoxPlan *p) {
+    return p->mode == MODE_USER || (p->mode == MODE_ROOT && p->id != NOBODY);
+}
+
 static void set_limits(const BoxPlan *p) {
     bool build = p->profile == SANDBOX_BUILD || p->profile == SANDBOX_SHELL;
     set_limit(p, RLIMIT_CORE, 0);
@@ -205,14 +216,15 @@ static void set_limits(const BoxPlan *p) {
     set_limit(p, RLIMIT_SIGPENDING, 64);
     set_limit(p, RLIMIT_NICE, 0);
     set_limit(p, RLIMIT_RTPRIO, 0);
-    /* Counted for each user of each user namespace, init too. Outside of one, boxes add up. */
-    if (p->processes && p->mode == MODE_USER) set_limit(p, RLIMIT_NPROC, p->processes + 1);
-    if (p->processes && p->mode == MODE_ROOT) set_limit(p, RLIMIT_NPROC, 16 * p->processes);
+    /* Counted for each user of each user namespace, init too. Where that is not the box's own, the
+     * boxes of all programs add up: no promise, but a bound. */
+    if (p->processes && p->mode != MODE_NONE)
+        set_limit(p, RLIMIT_NPROC, counts_alone(p) ? p->processes + 1 : 16 * p->processes);
 }
 
 /* Does the kernel count? It does not for root, whom a single mapped id may still be. */
 static bool forks_are_counted(const BoxPlan *p) {
-    if (p->mode == MODE_NONE) return false;
+    if (!counts_alone(p)) return false;
     set_limit(p, RLIMIT_NPROC, 0);
     pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (!pid) _exit(0);
@@ -311,7 +323,6 @@ static OC_NORETURN void run_init(const BoxPlan *p, pid_t payload) {
 void box_main(BoxPlan *p) {
     struct sigaction standard = { .sa_handler = SIG_DFL }, waking = { .sa_handler = wake };
     sigset_t child;
-    char go;
     close_others(p);
     for (int i = 1; i < 65; i++)
         (void)sigaction(i, &standard, NULL); /* the parent's are not ours */
@@ -320,9 +331,8 @@ void box_main(BoxPlan *p) {
     sigprocmask(SIG_SETMASK, &child, NULL);
     sigaction(SIGCHLD, &waking, NULL);
     setsid(); /* one group for signals, and no terminal to type into */
-    if (read(p->go, &go, 1) != 1) _exit(125);
+    if (read(p->go, &p->id, sizeof p->id) != sizeof p->id) _exit(125);
     close(p->go);
-    p->leave_root = go == 'r';
     umask(022);
     if (p->mode != MODE_NONE) make_world(p);
     become_nobody(p);

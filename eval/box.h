@@ -34,6 +34,8 @@
 enum { SANDBOX_SERVER = SANDBOX_SHELL + 1 }; /* python.c's: a Python that forks, no /box */
 enum { MODE_USER, MODE_ROOT, MODE_NONE };    /* namespaces; those root has without a user's; none */
 enum { NOBODY = 65534, BIND_MAX = 96, FD_CONTROL = 3 };
+/* Plus the pid of its init: the user and group of a box of MODE_ROOT. */
+enum { OWN_ID = 1330000000 };
 
 /* What the parent hears on the status pipe. */
 enum { BOX_READY, BOX_FAILED, BOX_ENDED };
@@ -67,10 +69,10 @@ typedef struct {
     const char *work; /* working directory: "/box", a scratch directory of MODE_NONE, or "/" */
     uint64_t memory, file_size;
     uint32_t cpu_seconds, processes;
-    bool leave_root;           /* the parent is root: become NOBODY once the mounts are made */
+    uint32_t id;               /* whom root becomes once the mounts are made; 0: it is not root */
     char box_options[96];      /* of the tmpfs at `work` */
     int in, out, err, control; /* the payload's; control: its descriptor 3, or -1 */
-    int lifeline, status, go, collect; /* init's; go: a byte when the ids are mapped */
+    int lifeline, status, go, collect; /* init's; go: `id`, when the ids are mapped */
 } BoxPlan;
 
 /* filter.c */

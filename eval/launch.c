@@ -86,7 +86,6 @@ void plan_begin(BoxPlan *p, const Launcher *l, int profile) {
     p->want = l->granted;
     p->without = l->without;
     p->profile = profile;
-    p->leave_root = geteuid() == 0 && l->mode != MODE_USER;
     p->work = "/";
     p->in = p->out = p->err = p->control = p->lifeline = p->status = p->go = p->collect = -1;
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) plan_bind(p, shared[i], build);
@@ -168,12 +167,13 @@ static bool write_map(pid_t pid, const char *name, const char *text) {
 }
 
 /* Root is mapped twice, so that it can build the world and then be somebody who owns nothing even
- * outside; where root's own namespace has no NOBODY to give, and for users, one id must do. */
-static bool map_ids(pid_t pid, bool *leave_root) {
+ * outside; where root's own namespace has no NOBODY to give, and for users, one id must do. *id:
+ * whom the box is to become. */
+static bool map_ids(pid_t pid, uint32_t *id) {
     char users[64], groups[64];
     snprintf(users, sizeof users, "0 0 1\n%d %d 1\n", NOBODY, NOBODY);
-    *leave_root = geteuid() == 0 && write_map(pid, "uid_map", users);
-    if (*leave_root) return write_map(pid, "gid_map", users);
+    *id = geteuid() == 0 && write_map(pid, "uid_map", users) ? NOBODY : 0;
+    if (*id) return write_map(pid, "gid_map", users);
     snprintf(users, sizeof users, "%d %u 1\n", NOBODY, (unsigned)geteuid());
     snprintf(groups, sizeof groups, "%d %u 1\n", NOBODY, (unsigned)getegid());
     return write_map(pid, "uid_map", users) && write_map(pid, "setgroups", "deny") &&
@@ -203,9 +203,9 @@ bool box_start(BoxPlan *p, Box *b, Error *e) {
         ok = fail(e, "sandbox: cannot start a box: %s", strerror(errno));
         b->pid = 0;
     } else {
-        bool leave_root = p->leave_root;
-        ok = (p->mode != MODE_USER || map_ids(b->pid, &leave_root)) &&
-             write(go, leave_root ? "r" : "u", 1) == 1;
+        uint32_t id = p->mode == MODE_ROOT ? OWN_ID + (uint32_t)b->pid : geteuid() ? 0 : NOBODY;
+        ok = (p->mode != MODE_USER || map_ids(b->pid, &id)) &&
+             write(go, &id, sizeof id) == sizeof id;
         if (!ok) fail(e, "sandbox: cannot map the ids of a box: %s", strerror(errno));
     }
     close_fd(&go);

@@ -158,6 +158,27 @@ def run_refusals(label, program, user):
     check_equal(f"{label}: no jobs without namespaces", results[0]["reason"], "failed")
 
 
+FORKS = """import os, time
+children = 0
+for _ in range(200):
+    try:
+        if not os.fork():
+            time.sleep(1000)
+        children += 1
+    except BlockingIOError:
+        pass
+print(children)"""
+
+
+def run_process_limit(label, program, options, user):
+    """Four boxes at once, each with 64 processes and no more; memory is not what stops them."""
+    python = run_lines(program, [], options, user)[0]["python"]
+    if python:
+        line = {"argv": [python, "-c", FORKS], "profile": "shell", "memory": 8 << 30}
+        _, results = run_lines(program, [line] * 4, options, user)
+        check_equal(f"{label}: a box has 64 processes", [r["out"] for r in results], ["63\n"] * 4)
+
+
 PAIR = {"program": "def f(): return 1", "tests": "assert f() == 1"}
 HERE = {"argv": ["/bin/sh", "-c", "echo here"], "profile": "shell"}
 
@@ -165,8 +186,10 @@ HERE = {"argv": ["/bin/sh", "-c", "echo here"], "profile": "shell"}
 def run_all(label, program, user):
     outside = Outside(os.path.dirname(program), label)
     run_attacks(label, outside, program, (), user, ["python", "strict", "build", "shell"])
+    run_process_limit(label, program, (), user)
     if label == "root":
         run_attacks("root, no user namespace", outside, program, ("--without=1",), user, ["shell"])
+        run_process_limit("root, no user namespace", program, ("--without=1",), user)
     run_attacks(f"{label}, no namespaces", outside, program, (f"--without={NAMESPACES}",), user,
                 ["python"])
     run_refusals(label, program, user)
