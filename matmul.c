@@ -33,7 +33,7 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
-enum { DEAL = 32 }; /* rows that a thread takes at a time */
+enum { DEAL = 32 }; /* rows that a thread takes at a time, or more */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN
@@ -89,10 +89,19 @@ static void round_token(const Rounded *r, size_t t, const float *x, size_t cols)
     }
 }
 
+/* Rows that a thread takes at a time: 256 KB of W, as what each beginning waits for is then little
+ * beside what it reads; of small matrices less, that no thread idles at the end. */
+static int int8_deal(const Tensor *w, size_t bytes) {
+    size_t even = (size_t)w->rows / (4 * (size_t)thread_count());
+    size_t deal = (256 << 10) / bytes < even ? (256 << 10) / bytes : even;
+    return deal > DEAL ? (int)deal : DEAL;
+}
+
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
+    const int deal = int8_deal(w, bytes);
     if (n == 1) {
         round_token(&r, 0, x, cols); /* sooner done alone than shared out and waited for */
     } else {
@@ -100,9 +109,9 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
         for (int t = 0; t < n; t++) round_token(&r, (size_t)t, x, cols);
     }
 #pragma omp parallel for schedule(dynamic)
-    for (int r0 = 0; r0 < w->rows; r0 += DEAL)
+    for (int r0 = 0; r0 < w->rows; r0 += deal)
         rows(y + r0, (size_t)w->rows, &r, w->data + (size_t)r0 * bytes, w->type,
-             w->rows - r0 < DEAL ? w->rows - r0 : DEAL, w->cols);
+             w->rows - r0 < deal ? w->rows - r0 : deal, w->cols);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@
  *
  * Test: tests/test_int8.c, tests/test_avx512.py. Measure: make bench-matmul. */
 
-/* Superblocks to fetch ahead of their use: the hardware's own prefetch stops at each page. */
-enum { AHEAD_INT8 = 8 };
+/* Bytes to fetch ahead of their use: the hardware's own prefetch stops at each page. */
+enum { AHEAD_INT8 = 1024 };
 
 /* What unpack_x86 has added to a code. */
 INLINE int offset_x86(const uint32_t type) {
@@ -278,31 +278,54 @@ INLINE float fold_8(__m256 a) {
  * page's end; together, three others go on (bench/notes.md). */
 enum { BUNCH = 8, STREAMS = 4 };
 
-/* n_rows rows, `apart` rows from each other, and n tokens from t0 on. */
-INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, size_t apart,
-                    const int n_rows, int cols, int t0, const int n, const uint32_t type) {
-    const size_t bytes = super_bytes(type), row = row_bytes(type, (size_t)cols);
+/* A superblock of a row, at p, meets those of n tokens, `at` numbers on in x; sum: one of each token.
+ * The row owns `count` blocks of it; of what stands behind, the scales become zero. */
+INLINE void super_x86(__m256 *sum, const Rounded *x, size_t at, const int n, const uint8_t *p,
+                      const int count, const uint32_t type) {
+    const int8_t *q = paired_x86(type) ? x->paired : x->q;
+    Codes c;
+    unpack_x86(&c, p, type);
+    if (count < 8) {
+        __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        __m256 own = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane));
+        c.d = _mm256_and_ps(c.d, own);
+        if (has_min(type)) c.m = _mm256_and_ps(c.m, own);
+    }
+    for (int t = 0; t < n; t++, at += x->padded) {
+        __m256i dot = dots_x86(&c, q + at, x->half + at / 16, type);
+        __m256 d = _mm256_mul_ps(c.d, _mm256_loadu_ps(x->d + at / 32));
+        sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, sum[t]);
+        if (has_min(type)) sum[t] = _mm256_fmadd_ps(c.m, _mm256_loadu_ps(x->s + at / 32), sum[t]);
+    }
+}
+
+INLINE void fetch_x86(const uint8_t *p, const size_t bytes) {
+    for (size_t b = 0; b < bytes; b += 64)
+        _mm_prefetch((const char *)p + b + AHEAD_INT8, _MM_HINT_T0);
+}
+
+/* n_rows rows from w on, `apart` rows from each other, and n tokens from t0 on. Where a row's last
+ * superblock is not whole, the rows behind it are read in its place; only what would lie behind
+ * `stop`, the end of W, is not: a copy costs more than the products. */
+INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *w,
+                    const uint8_t *stop, size_t apart, const int n_rows, int cols, int t0,
+                    const int n, const uint32_t type) {
+    const size_t bytes = super_bytes(type), step = apart * row_bytes(type, (size_t)cols);
+    const size_t whole = (size_t)cols / SUPER * SUPER, at = (size_t)t0 * x->padded;
+    const int left = (int)((size_t)cols - whole) / 32;
     __m256 acc[STREAMS * BUNCH];
-    uint8_t end[SUPER / 32 * 34] = { 0 }; /* the last superblock, where it is not whole */
     for (int i = 0; i < n_rows * n; i++) acc[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < (size_t)cols; k += SUPER, w += bytes)
-        UNROLL for (int r = 0; r < n_rows; r++) {
-            Codes c;
-            const uint8_t *p = w + (size_t)r * apart * row;
-            for (size_t b = 0; b < bytes; b += 64)
-                _mm_prefetch((const char *)p + b + AHEAD_INT8 * bytes, _MM_HINT_T0);
-            if ((size_t)cols - k < SUPER) p = memcpy(end, p, row_bytes(type, (size_t)cols - k));
-            unpack_x86(&c, p, type);
-            for (int t = 0; t < n; t++) {
-                size_t at = (size_t)(t0 + t) * x->padded + k;
-                __m256 *sum = &acc[r * n + t];
-                const int8_t *q = paired_x86(type) ? x->paired : x->q;
-                __m256i dot = dots_x86(&c, q + at, x->half + at / 16, type);
-                __m256 d = _mm256_mul_ps(c.d, _mm256_loadu_ps(x->d + at / 32));
-                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, *sum);
-                if (has_min(type))
-                    *sum = _mm256_fmadd_ps(c.m, _mm256_loadu_ps(x->s + at / 32), *sum);
-            }
+    for (size_t k = 0; k < whole; k += SUPER, w += bytes) UNROLL for (int r = 0; r < n_rows; r++) {
+            const uint8_t *p = w + (size_t)r * step;
+            fetch_x86(p, bytes);
+            super_x86(acc + r * n, x, at + k, n, p, 8, type);
+        }
+    if (left > 0) UNROLL for (int r = 0; r < n_rows; r++) {
+            uint8_t copy[SUPER / 32 * 34] = { 0 };
+            const uint8_t *p = w + (size_t)r * step;
+            fetch_x86(p, bytes);
+            if ((size_t)(stop - p) < bytes) p = memcpy(copy, p, row_bytes(type, (size_t)left * 32));
+            super_x86(acc + r * n, x, at + whole, n, p, left, type);
         }
     for (int r = 0; r < n_rows; r++)
         for (int t = 0; t < n; t++)
@@ -311,17 +334,18 @@ INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *
 
 INLINE void rows_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *w, int rows,
                      int cols, const uint32_t type) {
-    size_t bytes = row_bytes(type, (size_t)cols);
+    const size_t bytes = row_bytes(type, (size_t)cols);
+    const uint8_t *stop = w + (size_t)rows * bytes;
     int r = 0, apart = rows / STREAMS;
     if (x->n == 1) {
         for (; r < apart; r++)
-            row_x86(y + r, y_stride, x, w + (size_t)r * bytes, (size_t)apart, STREAMS, cols, 0, 1,
-                    type);
+            row_x86(y + r, y_stride, x, w + (size_t)r * bytes, stop, (size_t)apart, STREAMS, cols,
+                    0, 1, type);
         r *= STREAMS;
     }
     for (; r < rows; r++)
         for (int t = 0; t < x->n; t += BUNCH)
-            row_x86(y + r, y_stride, x, w + (size_t)r * bytes, 0, 1, cols, t,
+            row_x86(y + r, y_stride, x, w + (size_t)r * bytes, stop, 0, 1, cols, t,
                     x->n - t < BUNCH ? x->n - t : BUNCH, type);
 }
 

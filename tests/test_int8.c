@@ -190,6 +190,28 @@ static void test_bad_numbers(uint32_t type) {
     free_matrix(&w);
 }
 
+/* A scale or minimum that is no number spoils its own row, also where the row before ends within a
+ * superblock and the kernel reads on. */
+static void test_bad_scales(uint32_t type) {
+    enum { N = 2, ROWS_HERE = 17, BAD = 6 };
+    const int cols = type_info(type)->block == 32 ? 288 : 512;
+    int wrong = 0;
+    for (int n = 1; n <= N; n++)
+        for (int minimum = 0; minimum <= has_min(type); minimum++) {
+            Tensor w = make_matrix(type, ROWS_HERE, cols, -1);
+            float y[N * ROWS_HERE], *x = make_tokens(n, cols);
+            uint8_t *row = (uint8_t *)(uintptr_t)w.data + BAD * row_bytes(type, (size_t)cols);
+            set_scales(row, type, minimum ? 1 : INFINITY, minimum ? NAN : 1);
+            matmul(y, x, &w, n, false);
+            for (int i = 0; i < n * ROWS_HERE; i++)
+                wrong += !isfinite(y[i]) != (i % ROWS_HERE == BAD);
+            free(x);
+            free_matrix(&w);
+        }
+    check(!wrong, "found elsewhere", "int8 %s %s: bad scales stay in their row (%d wrong)",
+          matmul_level(), type_name(type), wrong);
+}
+
 /* Against the product with x as it is: x is rounded by at most dx / 2 = largest / 254. */
 static void test_bound(uint32_t type) {
     enum { COLS = 512, ROWS_HERE = 8 };
@@ -223,6 +245,7 @@ int main(void) {
             test_shapes(TYPES[i]);
             test_extremes(TYPES[i]);
             test_bad_numbers(TYPES[i]);
+            test_bad_scales(TYPES[i]);
             test_bound(TYPES[i]);
         }
     return test_end();
