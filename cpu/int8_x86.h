@@ -278,8 +278,8 @@ INLINE float fold_8(__m256 a) {
  * page's end; together, three others go on (bench/notes.md). */
 enum { BUNCH = 8, STREAMS = 4 };
 
-/* A superblock of a row, at p, meets those of n tokens, `at` numbers on in x; sum: one of each token.
- * The row owns `count` blocks of it; of what stands behind, the scales become zero. */
+/* A superblock of a row, at p, meets those of n tokens, `at` numbers on in x; sum: one of each
+ * token. The row owns `count` blocks of it; of what stands behind, the scales become zero. */
 INLINE void super_x86(__m256 *sum, const Rounded *x, size_t at, const int n, const uint8_t *p,
                       const int count, const uint32_t type) {
     const int8_t *q = paired_x86(type) ? x->paired : x->q;
