@@ -18,12 +18,11 @@ import argparse
 import os
 import re
 import signal
-import sys
 import time
 
 import compare
-from cookbook import STAGES, keys_of, read_plan, stop
-from kitchen import CookError, Kitchen, Stopped
+from cookbook import STAGES, ending, keys_of, read_plan, stop
+from kitchen import Kitchen
 from plan import PlanError, read_sections, unknown
 from report import copy_whole
 from stages import whole
@@ -189,23 +188,22 @@ def read_options():
     return parser.parse_args()
 
 
+def run_all(options):
+    begun = time.time()
+    ablations = [Ablation(path, options.seeds) for path in options.files]
+    plans = [ablation.plan(variant, 0, options, None) for ablation in ablations
+             for variant in ablation.variants]  # a wrong name is refused now
+    bench = Bench(plans[0], options)
+    for ablation in ablations:
+        run(ablation, options, bench)
+    if not options.dry_run:
+        bench.kitchen.say(f"\nreports: {bench.kitchen.place}/NAME/NAME.md; this took "
+                          f"{(time.time() - begun) / 60:.1f} minutes")
+
+
 def main():
-    options, begun = read_options(), time.time()
-    try:
-        ablations = [Ablation(path, options.seeds) for path in options.files]
-        plans = [ablation.plan(variant, 0, options, None) for ablation in ablations
-                 for variant in ablation.variants]  # a wrong name is refused now
-        bench = Bench(plans[0], options)
-        for ablation in ablations:
-            run(ablation, options, bench)
-        if not options.dry_run:
-            bench.kitchen.say(f"\nreports: {bench.kitchen.place}/NAME/NAME.md; this took "
-                              f"{(time.time() - begun) / 60:.1f} minutes")
-    except (CookError, PlanError) as error:
-        sys.exit(f"error: {error}")
-    except (KeyboardInterrupt, Stopped):
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    options = read_options()
+    ending(lambda: run_all(options))
 
 
 if __name__ == "__main__":

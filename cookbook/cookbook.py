@@ -128,6 +128,17 @@ def stop(kitchen):
     raise KeyboardInterrupt
 
 
+def ending(work):
+    """work(), and the end of a program that fails in it: exit code 1, or 130 for Ctrl-C."""
+    try:
+        work()
+    except (CookError, PlanError) as error:
+        sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, Stopped):
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
 def main():
     names = [name for name, _, _ in STAGES]
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -144,13 +155,7 @@ def main():
                         help="train again what took long and does not fit the plan any more")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, run none")
     options = parser.parse_args()
-    try:
-        cook(read_plan(options), options)
-    except (CookError, PlanError) as error:
-        sys.exit(f"error: {error}")
-    except (KeyboardInterrupt, Stopped):
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    ending(lambda: cook(read_plan(options), options))
 
 
 if __name__ == "__main__":
