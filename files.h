@@ -170,7 +170,7 @@ typedef struct {
 } Buf;
 
 OC_API void buf_add(Buf *b, const void *bytes, size_t n) {
-    if (b->cap - b->n <= n) { /* room for the NUL too */
+    if (!b->data || b->cap - b->n <= n) { /* room for the NUL too */
         b->cap = (b->n + n + 1) * 3 / 2 + 64;
         b->data = (char *)xrealloc(b->data, b->cap, 1, "buffer");
     }

@@ -73,7 +73,8 @@ OC_API int svg_ticks(SvgAxis *a, double tick[32]) {
     double span = a->high - a->low, step = pow(10, floor(log10(span / 5)));
     int n = 0, power = (int)floor(log10(a->log ? a->low : 1));
     for (int i = 0; a->log && i < 60 && n < 32; i++) {
-        double v = nice[i % 3] * pow(10, power + i / 3);
+        int decade = power + i / 3;
+        double v = nice[i % 3] * pow(10, decade);
         if (v >= a->low && v <= a->high) tick[n++] = v;
     }
     if (a->log) return n;

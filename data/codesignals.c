@@ -95,7 +95,7 @@ static bool holds_url(Str word) { /* .*https?://\S+.* */
 
 static void string_chars(const Rules *r, Signals *out) {
     Literals x = literals(r->code, false);
-    size_t inside = 0, long_words = 0, len;
+    size_t inside = 0, long_words = 0, len = 0;
     for (Str in; next_literal(&x, &in);) {
         const char *end = in.s + in.n;
         inside += count_chars(in.s, in.n);

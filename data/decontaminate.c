@@ -64,11 +64,11 @@ typedef struct {
 static bool walk_grams(Set *s, Str text, bool add) {
     const uint64_t base = 0x9E3779B97F4A7C15u;
     const char *p = text.s, *end = p + text.n;
-    uint64_t word[64], sum = 0, first = 1, w;
+    uint64_t word[64] = { 0 }, sum = 0, first = 1, w;
     size_t words = 0, k = (size_t)ngram;
     for (size_t i = 0; i < k; i++) first *= base;
     while (next_word(&p, end, true, &w)) {
-        uint64_t old = words < k ? 0 : word[words % k];
+        uint64_t old = word[words % k];
         word[words++ % k] = w;
         sum = sum * base + w - old * first;
         if (words < k) continue;

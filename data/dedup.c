@@ -78,7 +78,7 @@ static void *keys_open(int n_threads) {
     run.n_threads = n_threads;
     minhash_open(&run.hash, (int)dedup_options.ngram, (int)dedup_options.bands,
                  (int)dedup_options.rows, (uint64_t)dedup_options.seed);
-    run.repos.width = dedup_options.near ? (size_t)(run.hash.bands * run.hash.rows) : 0;
+    run.repos.width = dedup_options.near ? (size_t)run.hash.bands * (size_t)run.hash.rows : 0;
     run.groups.bands = dedup_options.near ? run.hash.bands : 0;
     return NULL;
 }
@@ -108,7 +108,7 @@ const Stage dedup_exact_keys = { "exact keys",  "",  "", NULL, keys_open, keys_p
 /* Signatures follow the units in scratch: of a repository's file whole, else the bands of what is
  * new. */
 static bool near_process(void *state, int thread, Document *d) {
-    size_t n, width = (size_t)(run.hash.bands * run.hash.rows);
+    size_t n, width = (size_t)run.hash.bands * (size_t)run.hash.rows;
     uint32_t *signature = xcalloc(width, sizeof *signature, "signature");
     uint64_t *band = xcalloc((size_t)run.hash.bands, sizeof *band, "bands");
     (void)state, (void)thread;

@@ -145,7 +145,7 @@ static const Stage tests_stage = { "tests", "", "", NULL, NULL, tests_process, N
  * 3. Duplicates: the keys of a text are its SHA-256 and the number of each band */
 
 static void text_keys(Str text, Buf *keys) {
-    size_t width = (size_t)(unique.hash.bands * unique.hash.rows),
+    size_t width = (size_t)unique.hash.bands * (size_t)unique.hash.rows,
            bands = (size_t)unique.hash.bands;
     uint32_t *signature = xcalloc(width, sizeof *signature, "signature");
     uint64_t *key = xcalloc(bands + 1, sizeof *key, "bands");

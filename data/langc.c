@@ -123,7 +123,7 @@ static size_t count_main(Str code) { /* \bmain\s*\([^)]*\)\s*\{ */
  * stars, and a name stand before ; or = ... ; or a comma and more of the same. */
 static bool declares(Str code) {
     const char *p = code.s, *end = p + code.n, *last = end;
-    size_t len;
+    size_t len = 0;
     while (last > p && last[-1] != ';') last--; /* behind the last semicolon */
     for (const char *q; p<last; p = q> p ? q : p + 1) {
         q = skip_word(p, last);

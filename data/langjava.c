@@ -78,7 +78,7 @@ static const char *java_simple_variable(const char *p, const char *end) {
 
 static const char *java_import(const char *p, const char *end) { /* import\s+[\w.*]+\s*;\s*$ */
     const char *q = spaced_word(p, end, "import"), *name = q;
-    size_t len;
+    size_t len = 0;
     while (q && q < end && (*q == '.' || *q == '*' || is_word(q, end, &len)))
         q += *q == '.' || *q == '*' ? 1 : len;
     if (q == name) return NULL;
@@ -109,7 +109,7 @@ static const char *java_class(const char *p, const char *end, const char **name)
     static const char *const access[] = { "public", "protected", "private", NULL };
     static const char *const kinds[] = { "final", "abstract", NULL };
     const char *q = spaced_type(p, end, access);
-    size_t len;
+    size_t len = 0;
     if (q) p = q;
     q = spaced_type(p, end, kinds);
     *name = spaced_word(q ? q : p, end, "class");

@@ -130,7 +130,7 @@ static const char *go_function(const char *p, const char *end) {
     q = skip_space(q, end);
     const char *close = behind_parenthesis(q, end);
     if (close && close > q + 2) return skip_space(close, end);
-    for (size_t len; q < end && (*q == '[' || *q == ']' || is_word(q, end, &len));)
+    for (size_t len = 0; q < end && (*q == '[' || *q == ']' || is_word(q, end, &len));)
         q += *q == '[' || *q == ']' ? 1 : len;
     return skip_space(q, end);
 }

@@ -88,12 +88,12 @@ bool next_word(const char **p, const char *end, bool lower, uint64_t *hash) {
 void minhash_add(const MinHash *m, Str text, uint32_t *signature) {
     const uint64_t base = 0x9E3779B97F4A7C15u;
     const char *p = text.s, *end = p + text.n;
-    uint64_t word[64], first = 1, sum = 0, w;
+    uint64_t word[64] = { 0 }, first = 1, sum = 0, w;
     uint32_t piece[PIECE], seen[SEEN] = { 0 };
     size_t n = 0, words = 0, k = (size_t)m->ngram;
     for (size_t i = 0; i < k; i++) first *= base; /* of the word that leaves */
     while (next_word(&p, end, false, &w)) {
-        uint64_t old = words < k ? 0 : word[words % k];
+        uint64_t old = word[words % k];
         word[words++ % k] = w;
         sum = sum * base + w - old * first;
         if (words < k) continue;

@@ -368,7 +368,7 @@ static void report(const Texts *x, const Output *o, double begun) {
     double bytes = (double)h->n_bytes, time = now_seconds() - begun;
     if (x->n_skipped || x->n_empty || o->n_empty)
         fprintf(stderr, "left out: %llu that cannot be used, %llu empty ones\n",
-                (unsigned long long)x->n_skipped, (unsigned long long)(x->n_empty + o->n_empty));
+                (unsigned long long)x->n_skipped, (unsigned long long)x->n_empty + o->n_empty);
     if (o->n_no_answer)
         fprintf(stderr, "left out: %llu conversations without an answer of the assistant\n",
                 (unsigned long long)o->n_no_answer);

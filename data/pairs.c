@@ -60,7 +60,7 @@ static void *emit_open(int n_threads) {
     (void)n_threads;
     minhash_open(&run.hash, (int)dedup_options.ngram, (int)dedup_options.bands,
                  (int)dedup_options.rows, (uint64_t)dedup_options.seed);
-    run.repos.width = (size_t)(run.hash.bands * run.hash.rows);
+    run.repos.width = (size_t)run.hash.bands * (size_t)run.hash.rows;
     run.out = output_open(common.out, common.zstd);
     return NULL;
 }

@@ -35,7 +35,7 @@ static bool all_caps(const char *p, const char *end) {
 
 static void raw_word_signals(const Rules *r, Signals *out) {
     const char *end = r->text.s + r->text.n, *p = skip_space(r->text.s, end);
-    size_t n = 0, caps = 0, brackets = 0, stops = 0, len;
+    size_t n = 0, caps = 0, brackets = 0, stops = 0, len = 0;
     for (; p < end; p = skip_space(p, end), n++) {
         const char *stop = skip_word(p, end);
         if (stop > p) {

@@ -249,7 +249,7 @@ static void judge_end(PythonResult *r, bool known, int status) {
 static bool end_task(Server *s, int *status, double patience) {
     char text[64];
     bool known = patience > 0 && hear(s, text, sizeof text, now_seconds() + patience);
-    *status = known ? atoi(text) : -1;
+    *status = known ? (int)strtol(text, NULL, 10) : -1;
     if (*status != 0 || s->once) end_server(s);
     return known;
 }

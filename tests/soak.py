@@ -95,7 +95,9 @@ class Watched:
         grown = max(s[1] for s in self.seen if s[0] >= early[0]) - early[1]
         check(f"{name}: resident {early[1]} KB at 10 %, {half[1]} at 50 %, {last[1]} at 100 %",
               grown <= max(early[1] // 100, 4096), f"grows by {grown} KB")
-        check(f"{name}: {early[2]} files open", last[2] <= early[2], f"{last[2]} at the end")
+        files = [min(s[2] for s in self.seen if a <= s[0] / max(last[0], 1) <= b)
+                 for a, b in ((0, 0.1), (0.9, 1))]  # a file that is being saved is open for a while
+        check(f"{name}: {files[0]} files open", files[1] <= files[0], f"{files[1]} at the end")
         first, final = ([b - a for a, b in zip(*pair)] for pair in ((begun, early), (late, last)))
         rates = [part[0] / max(part[4], 1e-9) for part in (first, final)]
         share = (final[3] / max(final[0], 1)) / max(first[3] / max(first[0], 1), 1e-9)
