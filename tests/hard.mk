@@ -31,11 +31,11 @@ $(foreach tool,tsan msan valgrind,\
     $(eval $(call TOOL,$(tool))))
 
 HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
-tsan: $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over programs at work; or ONLY=some
+tsan: all refine $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over programs at work; or ONLY=some
 	$(PYTHON) tests/tools.py tsan $(ONLY)
-msan: $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
+msan: all refine $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
 	$(PYTHON) tests/tools.py msan $(ONLY)
-valgrind: build-valgrind ## valgrind over every program at work, leaks too
+valgrind: all refine build-valgrind ## valgrind over every program at work, leaks too
 	$(PYTHON) tests/tools.py valgrind $(ONLY)
 
 # Each ends after so many minutes, if it has not tried everything by then, and says what it has.

@@ -35,6 +35,7 @@ TOOLS = {
                   "OMP_TOOL_LIBRARIES": archer(), "OMP_NUM_THREADS": "4"}),
     "msan": ([], {"MSAN_OPTIONS": "exitcode=66"}),
     "valgrind": (["valgrind", "-q", "--leak-check=full", "--errors-for-leak-kinds=definite",
+                  "--suppressions=" + os.path.join(ROOT, "tests", "valgrind.supp"),
                   "--error-exitcode=66"], {"OMP_NUM_THREADS": "2"}),
 }
 
