@@ -18,12 +18,13 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* O_NONBLOCK, mkstemp, MAP_* under -std=c11 */
 #endif
-#include <ctype.h>  /* isspace */
-#include <dirent.h> /* readdir: find what a killed process left */
-#include <errno.h>  /* errno, ERANGE */
-#include <fcntl.h>  /* open */
-#include <math.h>   /* isfinite */
-#include <signal.h> /* sigaction: remove a half-written file on Ctrl-C */
+#include <ctype.h>   /* isspace */
+#include <dirent.h>  /* readdir: find what a killed process left */
+#include <errno.h>   /* errno, ERANGE */
+#include <fcntl.h>   /* open */
+#include <math.h>    /* isfinite */
+#include <pthread.h> /* pthread_once */
+#include <signal.h>  /* sigaction: remove a half-written file on Ctrl-C */
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -316,20 +317,26 @@ OC_API int parse_options(int argc, char **argv, const Option *table, const char 
 /* ------------------------------------------------------------------------------------------------
  * 3. CRC32C (Castagnoli, the checksum of iSCSI and ext4): eight tables, eight bytes a step. */
 
-OC_API uint32_t crc32c(uint32_t crc, const void *data, size_t n) {
-    static uint32_t table[8][256];
-    static bool ready;
-    if (!ready) {
-        for (uint32_t i = 0; i < 256; i++) {
-            uint32_t c = i;
-            for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
-            table[0][i] = c;
-        }
-        for (int t = 1; t < 8; t++)
-            for (int i = 0; i < 256; i++)
-                table[t][i] = (table[t - 1][i] >> 8) ^ table[0][table[t - 1][i] & 255];
-        ready = true;
+static uint32_t crc32c_table[8][256];
+
+OC_API void crc32c_fill(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = (c >> 1) ^ (0x82F63B78u & (0u - (c & 1)));
+        crc32c_table[0][i] = c;
     }
+    for (int t = 1; t < 8; t++)
+        for (int i = 0; i < 256; i++) {
+            uint32_t c = crc32c_table[t - 1][i];
+            crc32c_table[t][i] = (c >> 8) ^ crc32c_table[0][c & 255];
+        }
+}
+
+/* The checksum of what crc is the checksum of (0: nothing) and n more bytes. From any thread. */
+OC_API uint32_t crc32c(uint32_t crc, const void *data, size_t n) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    uint32_t(*table)[256] = crc32c_table;
+    pthread_once(&once, crc32c_fill);
     const uint8_t *p = (const uint8_t *)data;
     crc = ~crc;
     for (; n >= 8; n -= 8, p += 8) {

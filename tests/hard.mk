@@ -31,7 +31,7 @@ $(foreach tool,tsan msan valgrind,\
     $(eval $(call TOOL,$(tool))))
 
 HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
-tsan: all refine $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer over programs at work; or ONLY=some
+tsan: all refine $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer: programs at work; ONLY=some
 	$(PYTHON) tests/tools.py tsan $(ONLY)
 msan: all refine $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
 	$(PYTHON) tests/tools.py msan $(ONLY)
