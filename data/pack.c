@@ -408,7 +408,7 @@ int vocab_pack_main(int argc, char **argv) {
     pack_all(&x, &p, &o, set_threads(opt.threads));
     if (!h->n_documents)
         die("%s: nothing to pack, expected text; %llu cannot be used, %llu are empty", path[0],
-            (unsigned long long)x.n_skipped, (unsigned long long)(x.n_empty + o.n_empty));
+            (unsigned long long)x.n_skipped, (unsigned long long)x.n_empty + o.n_empty);
     shard_end(&o.shard);
     report(&x, &o, begun);
     free(p.newline.id);

@@ -140,9 +140,10 @@ static bool read_mbpp(Reader *r) {
         !text_of(r, "code", false, &k->solution) ||
         !text_of(r, "test_setup_code", false, &k->setup) ||
         !text_of(r, "entry_point", false, &k->entry) || !text_of(r, "test", false, &test) ||
-        !texts_of(r, "test_list", true, &k->list, &k->n_list) || !read_imports(r, &tests))
+        !texts_of(r, "test_list", true, &k->list, &k->n_list))
         return false;
     if (!k->n_list) return fail(r->e, "key test_list: empty, expected tests");
+    if (!read_imports(r, &tests)) return false;
     if (!k->entry.n) k->entry = called_function(k->list[0], k->solution);
     if (k->kind == MBPP_PLUS && !r->base) {
         buf_add(&tests, test.s, test.n);

@@ -172,7 +172,8 @@ static const char usage[] = "usage: convert IN OUT [-q TYPE] [-o gguf|hf] [--lor
                             "IN and F: a Hugging Face directory, a GGUF file, or a llama2.c .bin";
 
 int main(int argc, char **argv) {
-    const char *file[2], *type_text = NULL, *format = "gguf", *tokenizer = NULL, *shape = NULL;
+    const char *file[2] = { NULL }, *type_text = NULL, *format = "gguf", *tokenizer = NULL,
+               *shape = NULL;
     const char *inspect_file = NULL, *check_file = NULL, *lora_file = NULL;
     const char *begin = NULL;
     double lora_scale = 1;

@@ -65,7 +65,7 @@ static bool next_field(Cursor *c, const char *what, Field *f, Error *e) {
     else if (f->wire == WIRE_4)
         ok = take(c, &f->number, 4);
     else if (f->wire == WIRE_BYTES) {
-        uint64_t n;
+        uint64_t n = 0;
         ok = take_varint(c, &n) && (f->bytes.s = (const char *)take_bytes(c, n));
         f->bytes.n = n;
     } else {
