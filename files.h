@@ -319,6 +319,7 @@ OC_API int parse_options(int argc, char **argv, const Option *table, const char 
 
 static uint32_t crc32c_table[8][256];
 
+/* table[t][i]: what byte i and t bytes of 0 behind it make of a remainder of 0. */
 OC_API void crc32c_fill(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;

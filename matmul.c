@@ -33,7 +33,7 @@
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
-enum { DEAL = 32 }; /* rows that a thread takes at a time, or more */
+enum { DEAL = 32 }; /* rows that a thread takes at a time, at least */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN

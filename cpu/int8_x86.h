@@ -299,14 +299,15 @@ INLINE void super_x86(__m256 *sum, const Rounded *x, size_t at, const int n, con
     }
 }
 
+/* Calls for what is read after the `bytes` at p; behind the end of W that does nothing. */
 INLINE void fetch_x86(const uint8_t *p, const size_t bytes) {
     for (size_t b = 0; b < bytes; b += 64)
         _mm_prefetch((const char *)p + b + AHEAD_INT8, _MM_HINT_T0);
 }
 
 /* n_rows rows from w on, `apart` rows from each other, and n tokens from t0 on. Where a row's last
- * superblock is not whole, the rows behind it are read in its place; only what would lie behind
- * `stop`, the end of W, is not: a copy costs more than the products. */
+ * superblock is not whole, what is missing is read from the rows behind it, as a copy costs more
+ * than the products; only where that would go past `stop`, the end of W, is it copied. */
 INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *w,
                     const uint8_t *stop, size_t apart, const int n_rows, int cols, int t0,
                     const int n, const uint32_t type) {
@@ -315,18 +316,22 @@ INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *
     const int left = (int)((size_t)cols - whole) / 32;
     __m256 acc[STREAMS * BUNCH];
     for (int i = 0; i < n_rows * n; i++) acc[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < whole; k += SUPER, w += bytes) UNROLL for (int r = 0; r < n_rows; r++) {
+    for (size_t k = 0; k < whole; k += SUPER, w += bytes) {
+        UNROLL for (int r = 0; r < n_rows; r++) {
             const uint8_t *p = w + (size_t)r * step;
             fetch_x86(p, bytes);
             super_x86(acc + r * n, x, at + k, n, p, 8, type);
         }
-    if (left > 0) UNROLL for (int r = 0; r < n_rows; r++) {
+    }
+    if (left > 0) {
+        UNROLL for (int r = 0; r < n_rows; r++) {
             uint8_t copy[SUPER / 32 * 34] = { 0 };
             const uint8_t *p = w + (size_t)r * step;
             fetch_x86(p, bytes);
             if ((size_t)(stop - p) < bytes) p = memcpy(copy, p, row_bytes(type, (size_t)left * 32));
             super_x86(acc + r * n, x, at + whole, n, p, left, type);
         }
+    }
     for (int r = 0; r < n_rows; r++)
         for (int t = 0; t < n; t++)
             y[(size_t)(t0 + t) * y_stride + (size_t)r * apart] = fold_8(acc[r * n + t]);

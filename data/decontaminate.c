@@ -68,7 +68,7 @@ static bool walk_grams(Set *s, Str text, bool add) {
     size_t words = 0, k = (size_t)ngram;
     for (size_t i = 0; i < k; i++) first *= base;
     while (next_word(&p, end, true, &w)) {
-        uint64_t old = word[words % k];
+        uint64_t old = word[words % k]; /* 0 for the first k */
         word[words++ % k] = w;
         sum = sum * base + w - old * first;
         if (words < k) continue;

@@ -93,7 +93,7 @@ void minhash_add(const MinHash *m, Str text, uint32_t *signature) {
     size_t n = 0, words = 0, k = (size_t)m->ngram;
     for (size_t i = 0; i < k; i++) first *= base; /* of the word that leaves */
     while (next_word(&p, end, false, &w)) {
-        uint64_t old = word[words % k];
+        uint64_t old = word[words % k]; /* 0 for the first k */
         word[words++ % k] = w;
         sum = sum * base + w - old * first;
         if (words < k) continue;
