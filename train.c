@@ -1426,10 +1426,10 @@ static void show_plan(Run *r) {
 
 int main(int argc, char **argv) {
     Run run = { .backend = &TRAINER, .saved_step = -1 }, *r = &run;
-    const char **word = (const char **)xcalloc((size_t)argc + 1, sizeof *word, "arguments");
     int64_t *steps;
     struct stat st;
     if (argc == 1) return fputs(usage, stderr), 2;
+    const char **word = (const char **)xcalloc((size_t)argc + 1, sizeof *word, "arguments");
     ranks_open(&argc, &argv);
     int n = read_command(r, argc, argv, word);
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
@@ -1488,8 +1488,7 @@ int main(int argc, char **argv) {
     if (whole && !mpi_rank) {
         write_model(r, opt.out, false);
         fprintf(stderr, "wrote %s after %lld updates, %lld of them skipped\n", opt.out,
-                (long long)r->steps,
-                (long long)(r->count[BAD] + r->count[SPIKES] + r->count[EMPTY]));
+                (long long)r->steps, (long long)r->count[BAD] + r->count[SPIKES] + r->count[EMPTY]);
     }
     close_run(r);
     free((void *)word);

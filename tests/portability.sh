@@ -14,7 +14,8 @@
 #
 # The work: ids of a text, a shard, two steps of training, a conversion, a check, text from the
 # model; its bytes are compared with those of gcc -O3, all with --cpu plain. They are others where
-# a machine has no fused multiply-add, or is not told to use it (cpu/plain.c). The tests, OC_SMALL:
+# the build has no fused multiply-add (cpu/plain.c), or vectors of another width, as the compiler
+# orders the sums of train.c's `omp simd` by it (not at -O0: one by one). The tests, OC_SMALL:
 # format int8 gemm attention (every level of the CPU against plain), tokenizer, shards, train and
 # run (against PyTorch and transformers); in an emulator the C programs that need no file.
 set -u
@@ -176,8 +177,8 @@ try "clang -O0" "" CC=clang "CFLAGS=-O0 -march=native"
 try "clang -O1" "" CC=clang "CFLAGS=-O1 -march=native"
 try "clang -O2" "" CC=clang "CFLAGS=-O2 -march=native"
 try "clang -O2, no OpenMP" "" CC=clang "CFLAGS=-O2 -march=native" OMP=0
-for compiler in gcc-11 gcc-13 gcc-14 gcc-15 clang-15 clang-16 clang-17 clang-18 clang-19 clang-20; do
-    try "$compiler -O2" "" CC=$compiler "CFLAGS=-O2 -march=native"
+for other in gcc-11 gcc-13 gcc-14 gcc-15 clang-15 clang-16 clang-17 clang-18 clang-19 clang-20; do
+    try "$other -O2" "" CC=$other "CFLAGS=-O2 -march=native"
 done
 try "musl, static" "" CC=musl-gcc OMP=0 "CFLAGS=-O2 -static"
 try "aarch64 under qemu" "qemu-aarch64 -L /usr/aarch64-linux-gnu" \
