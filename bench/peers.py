@@ -35,7 +35,6 @@ from common import (ROOT, finish, inspect, machine, output_of, peak, processor, 
                     rates_in)
 
 SHORT, BEHIND, FIRST = 32, 24, 16  # tokens generated at once, behind a filled cache; first prompt
-CACHE = {"ours": 4, "peer": 2}     # bytes of a number in the cache: float32 and float16
 SLOWER = 0.85                      # of the faster way of a peer: left out
 WARM = 1024                        # a longer prompt needs no run before the one that counts
 
@@ -76,7 +75,7 @@ def prompt_file(model, tokens):
 
 class Ours:
     """./run, or another build of it."""
-    ways, cache = [""], CACHE["ours"]
+    ways = [""]
 
     def __init__(self, program):
         self.name, self.program = "ours", program
@@ -98,7 +97,6 @@ class Ours:
 
 class Peer:
     """A llama-bench of llama.cpp or of a relative."""
-    cache = CACHE["peer"]
 
     def __init__(self, name, program, ways):
         self.name, self.program, self.ways = name, program, ways
@@ -137,8 +135,9 @@ class Peer:
         if not self.first:
             return None
         prompt = prompt_file(model, FIRST)
+        once = ["-no-cnv"] if "-no-cnv" in finish(self.first, "-h").stdout else []
         done = finish(self.first, "-m", model, "-f", prompt, "-n", 1, "-t", threads, "--temp", 0,
-                      "-no-cnv", "--no-warmup", "-c", 512)
+                      *once, "--no-warmup", "-c", 512)
         return Result(done.seconds, done.memory)
 
 
@@ -164,9 +163,13 @@ def better(measure, a, b):
 
 
 def contenders(engines, measure, model, options):
-    """[(engine, way)]: ours, and of every peer the ways that are not clearly slower."""
+    """[(engine, way)]: ours, and of every peer the ways that are not clearly slower, for which they
+    are tried; who has but one goes without."""
     chosen = []
     for engine in engines:
+        if len(engine.ways) == 1:
+            chosen.append((engine, engine.ways[0]))
+            continue
         tried = []
         for way in engine.ways if measure.kind != "first" else engine.ways[:1]:
             with Lock(options.lock):
@@ -190,8 +193,9 @@ def rounds_of(measure, model, engines, options):
         with Lock(options.lock):
             around = [machine(512, **probe)]
             for engine, way in chosen:
-                results[engine, way].append(
-                    engine.measure(measure, model, options.threads, way))
+                result = engine.measure(measure, model, options.threads, way)
+                if result:
+                    results[engine, way].append(result)
             around.append(machine(512, **probe))
         limits.append(type(around[0])(*(
             None if None in pair else statistics.median(pair) for pair in zip(*around))))
@@ -217,7 +221,8 @@ def share(measure, weights, engine, value, limits):
         return None
     if measure.kind == "decode":
         middle = measure.tokens + (BEHIND if measure.tokens else SHORT) / 2
-        needed = weights.bytes + weights.cached * engine.cache * middle
+        cache = 4 if engine.name == "ours" and weights.type == "f32" else 2  # bytes of a number
+        needed = weights.bytes + weights.cached * cache * middle
         return 1e-9 * value * needed / limits.read
     products = (weights.multiplied - weights.head) * measure.tokens + weights.head
     return 2e-9 * value * products / measure.tokens / peak(limits, weights.type)[1]
