@@ -16,7 +16,6 @@ from check import ROOT, check, end, skip
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-march=native", "-Wno-unknown-pragmas"]
 LIBRARIES = {"zstd.h": ["-DOC_ZSTD"], "zlib.h": ["-DOC_ZLIB"], "archive.h": ["-DOC_ARCHIVE"],
-             "pcre2.h": ["-DOC_PCRE2"],
              "libxml2/libxml/HTMLparser.h": ["-DOC_LIBXML2", "-I/usr/include/libxml2"]}
 GCC = ["gcc", "-fanalyzer", "-O1", "-Wno-analyzer-too-complex", "-c", "-o", os.devnull]
 KNOWN = {  # (file, words of the complaint): why it is wrong

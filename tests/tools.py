@@ -20,7 +20,7 @@ from check import ROOT, SCRATCH, check, end, short, skip
 HOME = os.path.join(SCRATCH, f"tools-{os.getpid()}")
 SECONDS = int(os.environ.get("OC_SECONDS", 600))
 REPORT = re.compile(rb"(WARNING: \w+Sanitizer.*|ERROR: \w+Sanitizer.*|^==\d+== .*)", re.MULTILINE)
-FOREIGN = "zstd, libarchive, PCRE2 and libxml2 are not built for it"
+FOREIGN = "zstd, libarchive and libxml2 are not built for it"
 BOXED = "evaluate runs nothing without the sandbox's system calls, which valgrind does not know"
 SKIP = {"msan": dict.fromkeys(("clean", "clean to stdout", "mixture", "recall"), FOREIGN),
         "valgrind": {"evaluate": BOXED, "answers": BOXED}}
