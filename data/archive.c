@@ -25,6 +25,7 @@ size_t archive_stem(const char *name) {
 #ifdef OC_ARCHIVE
 struct Archive {
     struct archive *a;
+    struct archive_entry *entry;
     const char *path;
     bool failed, begun;
 };
@@ -43,13 +44,27 @@ static bool choose_formats(struct archive *a) {
     return true;
 }
 
+/* Behind a call that failed. An archive that is damaged, gone or closed to us is left out and
+ * counted; where the system fails, the program ends, as for files (read.c): the output would lack
+ * what it should have. libarchive does not always tell: without memory to open it has no number,
+ * as for some damage later, and without memory to decompress it says "damaged". */
+static void blame_system(const Archive *a) {
+    static const int usual[] = { -1, EILSEQ, EINVAL, EACCES, EPERM, ENOENT }; /* 3 of its own */
+    int number = archive_errno(a->a);
+    if (!number && !a->begun) number = ENOMEM;
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
+        if (number == usual[i]) return;
+    if (number) die("%s: libarchive: cannot read: %s", a->path, strerror(number));
+}
+
 Archive *archive_open(const char *path) {
     Archive *a = xcalloc(1, sizeof *a, "archive");
     a->a = archive_read_new();
+    a->entry = archive_entry_new();
     a->path = path;
-    if (!a->a || !choose_formats(a->a))
-        die("%s: libarchive: %s", path, a->a ? archive_error_string(a->a) : "out of memory");
+    if (!a->a || !a->entry || !choose_formats(a->a)) die("%s: libarchive: out of memory", path);
     a->failed = archive_read_open_filename(a->a, path, 1 << 20) != ARCHIVE_OK;
+    if (a->failed) blame_system(a);
     return a;
 }
 
@@ -60,13 +75,13 @@ static bool read_entry(Archive *a, Document *d) {
         got = archive_read_data(a->a, part, sizeof part);
         if (got > 0) buf_add(&d->text, part, (size_t)got);
     }
+    if (got < 0) blame_system(a);
     return got >= 0;
 }
 
 bool archive_next(Archive *a, Document *d, Str *path, int64_t *time) {
-    struct archive_entry *entry;
     for (;;) {
-        int status = !a->failed ? archive_read_next_header(a->a, &entry)
+        int status = !a->failed ? archive_read_next_header2(a->a, a->entry)
                      : a->begun ? ARCHIVE_EOF
                                 : ARCHIVE_FATAL; /* it could not be opened */
         a->begun = true;
@@ -75,15 +90,16 @@ bool archive_next(Archive *a, Document *d, Str *path, int64_t *time) {
         *time = 0;
         if (status == ARCHIVE_EOF) return false;
         if (status < ARCHIVE_WARN) {
+            blame_system(a);
             a->failed = status == ARCHIVE_FATAL;
             d->broken = "no archive, or one that is damaged or cut off";
             return true;
         }
-        if (archive_entry_filetype(entry) != AE_IFREG) continue;
-        const char *name = archive_entry_pathname(entry);
+        if (archive_entry_filetype(a->entry) != AE_IFREG) continue;
+        const char *name = archive_entry_pathname(a->entry);
         *path = str_of(name ? name : "");
-        *time = (int64_t)archive_entry_mtime(entry);
-        if (archive_entry_size_is_set(entry)) d->size = (int64_t)archive_entry_size(entry);
+        *time = (int64_t)archive_entry_mtime(a->entry);
+        if (archive_entry_size_is_set(a->entry)) d->size = (int64_t)archive_entry_size(a->entry);
         if (d->size > MOST_FILE) return true;
         if (!read_entry(a, d)) d->broken = "a file of the archive is damaged or encrypted";
         d->size = (int64_t)d->text.n;
@@ -93,6 +109,7 @@ bool archive_next(Archive *a, Document *d, Str *path, int64_t *time) {
 
 void archive_close(Archive *a) {
     archive_read_free(a->a);
+    archive_entry_free(a->entry);
     free(a);
 }
 #else

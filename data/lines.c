@@ -5,7 +5,8 @@
 
 #include "refine.h"
 #ifdef OC_ZSTD
-#include <zstd.h> /* ZSTD_decompressStream, ZSTD_compressStream2 */
+#include <zstd.h>        /* ZSTD_decompressStream, ZSTD_compressStream2 */
+#include <zstd_errors.h> /* ZSTD_getErrorCode */
 #endif
 
 enum { BLOCK = 1 << 20, LEVEL = 3 };
@@ -84,6 +85,8 @@ static bool more(Lines *l) {
         ZSTD_outBuffer out = { l->plain, BLOCK, 0 };
         size_t left = ZSTD_decompressStream(l->stream, &out, &in);
         l->used = in.pos;
+        if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation)
+            die("%s: zstd: out of memory", l->name);
         if (ZSTD_isError(left)) break;
         if (left == 0) l->state = WHOLE;
         if (left && (in.pos || out.pos)) l->state = WITHIN;
@@ -104,6 +107,8 @@ static bool next_line(Source *s, Document *d) {
         if (l->fd < 0 && !open_next(l)) return false;
         if (!l->left.n && !more(l)) { /* the last line may have no line feed */
             bool cut = l->state != WHOLE;
+            if (cut && l->spool >= 0)
+                die("%s: it came back damaged or cut off; is the disk well?", l->name);
             close(l->fd);
             l->fd = -1;
 #ifdef OC_ZSTD

@@ -9,7 +9,8 @@
 #include <zlib.h> /* inflate */
 #endif
 #ifdef OC_ZSTD
-#include <zstd.h> /* ZSTD_decompressStream */
+#include <zstd.h>        /* ZSTD_decompressStream */
+#include <zstd_errors.h> /* ZSTD_getErrorCode */
 #endif
 
 enum { BLOCK = 1 << 18 };
@@ -164,6 +165,7 @@ static size_t step_gzip(Bytes *b) {
     b->z.avail_out = BLOCK;
     int status = inflate(&b->z, Z_NO_FLUSH);
     b->used = b->n - b->z.avail_in;
+    if (status == Z_MEM_ERROR) die("%s: zlib: out of memory", b->path);
     if (status == Z_STREAM_END) b->within = false;
     if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
         damaged(b, "gzip: damaged from here on, up to the next member");
@@ -180,6 +182,8 @@ static size_t step_zstd(Bytes *b) {
     ZSTD_inBuffer in = { b->in, b->n, b->used };
     ZSTD_outBuffer out = { b->plain, BLOCK, 0 };
     size_t left = ZSTD_decompressStream(b->zstd, &out, &in);
+    if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation)
+        die("%s: zstd: out of memory", b->path);
     if (ZSTD_isError(left)) { /* the library does not say where */
         b->used++;
         damaged(b, "zstd: damaged from here on, up to the next frame");
@@ -280,6 +284,7 @@ bool bytes_inflate(Str in, Buf *out, size_t most, Error *e) {
             z.next_out = (Bytef *)part;
             z.avail_out = sizeof part;
             status = inflate(&z, Z_NO_FLUSH);
+            if (status == Z_MEM_ERROR) die("zlib: out of memory");
             buf_add(out, part, sizeof part - z.avail_out);
         }
         inflateEnd(&z);

@@ -220,9 +220,13 @@ static void read_verdict(const PythonTask *t, int from, double deadline, PythonR
         set_verdict(r, PY_TIMEOUT, "timeout after %.1f s", t->seconds);
         return;
     }
-    ssize_t n = read(from, text, sizeof text - 1); /* one write, of at most 1000 bytes */
+    ssize_t n;
+    do n = read(from, text, sizeof text - 1); /* one write, of at most 1000 bytes */
+    while (n < 0 && errno == EINTR);
     text[n > 0 ? n : 0] = 0;
-    if (n < 2 || text[0] < '0' || text[0] > '0' + PY_GONE)
+    if (n < 0)
+        set_verdict(r, PY_FAILED, "sandbox: cannot read: %s", strerror(errno));
+    else if (n < 2 || text[0] < '0' || text[0] > '0' + PY_GONE)
         set_verdict(r, PY_EXCEPTION, "the answer ended the checker");
     else
         set_verdict(r, text[0] - '0', "%.250s", text + 2);

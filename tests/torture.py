@@ -19,6 +19,8 @@ import argparse
 import collections
 import concurrent.futures
 import dataclasses
+import functools
+import io
 import json
 import os
 import random
@@ -26,6 +28,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import badinput_files
 from check import ROOT, SCRATCH, TESTS, Watch, check, end, program, short, skip
@@ -67,18 +70,35 @@ def letters():
 
 
 def sources():
-    """100 files, some of them equal, some nearly, some with what is to be replaced."""
+    """100 files that pass the filters, some of them equal or nearly so, some with what is to be
+    replaced."""
     noise = random.Random(6)
+    words = [a + b for a in ("re", "un", "pre", "mis", "over", "out", "in", "trans", "sub", "co")
+             for b in ("load", "name", "scribe", "ject", "form", "pose", "tain", "vert", "port")]
     files = {}
     for i in range(100):
-        lines = [f"    {noise.choice('abcdef')}{noise.randrange(30)} = self.{noise.choice('xyz')}"
-                 f"({noise.randrange(90)})" for _ in range(12)]
+        pick = functools.partial(noise.choice, words)
+        body = [f"    {pick()} = self.{pick()}({pick()}, {pick()})  # {pick()} or {pick()}"
+                for _ in range(9)]
         if i % 7 == 0:
-            lines.append("    mail = 'someone@somewhere.org'")
-        head = f"# Copyright 2020 someone\nimport os\n\n\ndef f{i}(self):\n"
-        text = head + "\n".join(lines) + "\n"
-        files[f"src/{i % 4}/f{i}.py"] = files["src/0/f0.py"] if i % 10 == 9 else text.encode()
+            body.append("    mail = 'someone@somewhere.org'")
+        head = ["# Copyright 2020 someone", "import os", "", "",
+                f"def {pick()}_{pick()}(self, {pick()}):"]
+        text = "\n".join([*head, *body, f"    return {pick()}", ""]).encode()
+        first = files.get("src/0/f0.py")
+        files[f"src/{i % 4}/f{i}.py"] = {8: lambda: first + b"\nprint(os)\n",
+                                         9: lambda: first}.get(i % 10, lambda: text)()
     return files
+
+
+def archive(files):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
 
 
 def pages(text, n):
@@ -115,6 +135,11 @@ def scenarios():
     yield Scenario("to hf", ["convert", "m.gguf", "OUT", "-o", "hf"], files)
     yield Scenario("from hf", ["convert", "hf", "OUT"], badinput_files.hf_directory())
     yield Scenario("check", ["convert", "--check", "m.gguf"], files)
+    yield Scenario("archive", ["refine", "read", "src.tar", "-o", "x.jsonl.zst", "-q", "-j", "1"],
+                   {"src.tar": archive(sources())})
+    yield Scenario("compressed lines", ["refine", "dedup", "src.jsonl.zst", "-o", "x.jsonl", "-q",
+                                        "-j", "1"], {**sources(), "x.jsonl": b"old"},
+                   before=(["refine", "read", "src", "-o", "src.jsonl.zst", "-q"],))
     yield Scenario("clean", ["refine", "all", "src", "-o", "x.jsonl", "-q", "-j", "2"], sources())
     yield Scenario("mixture", ["refine", "anneal", "--mix", "original=docs.jsonl", "snippets="
                                "answers.jsonl", "-o", "x.jsonl", "-q", "-j", "1", "--total", "1k",
@@ -187,10 +212,12 @@ def start(command, directory, stdin=b"", fault=None, counts=None):
 
 
 def is_error(stderr):
-    """Is the last line an error, and the only one? libgomp has words of its own."""
+    """Is the last line an error, and the only one? Two libraries end the program with words of
+    their own."""
     lines = stderr.decode(errors="replace").split("\n")
     errors = [line for line in lines if line.startswith("error: ")]
-    if not errors and "libgomp: " in lines[-2 if len(lines) > 1 else 0]:
+    last = lines[-2 if len(lines) > 1 else 0]
+    if not errors and ("libgomp: " in last or "Fatal Internal Error in libarchive: " in last):
         return True
     return len(errors) == 1 and lines[-2:] == [errors[0], ""] and errors[0].count(": ") >= 2
 
@@ -231,6 +258,9 @@ class Torture:
         done = start(scenario.command, directory, scenario.stdin, counts=counts)
         self.out, self.right = done.stdout, tree(directory)
         self.problem = None if done.returncode == 0 else f"without faults: {short(done.stderr)}"
+        empty = [name for name, content in self.right.items() if not content]
+        if empty or not (self.out or self.right != self.before):
+            self.problem = f"without faults: nothing on stdout, or in {empty}, so nothing to lose"
         self.calls = {}
         if os.path.exists(counts):
             with open(counts, encoding="utf-8") as file:
