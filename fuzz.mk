@@ -1,22 +1,25 @@
 # fuzz.mk: fuzzing of every reader, included by the Makefile; tests/fuzz/fuzz.h says how it works.
 #
 # What to know first: tests/fuzz/NAME.c is a target. build/fuzz/NAME has libFuzzer in it and needs
-# clang; build/replay/NAME only gives the inputs that are there to the target, is made by $(CC) of
-# the objects in build/asan (or those in build where there are no sanitizers), and is what
-# `make test` runs. An input that breaks something goes to build/fuzz/found.
+# clang, build/afl/NAME is for AFL++ (afl-clang-fast, afl-fuzz); build/replay/NAME only gives the
+# inputs that are there to the target, is made by $(CC) of the objects in build/asan (or those in
+# build where there are no sanitizers), and is what `make test` runs. An input that breaks something
+# goes to `found` beside the target.
 #
 #     make fuzz TIME=60                      every target, 60 seconds each
 #     make fuzz TIME=600 TARGET=gguf         one of them
-#     make fuzz-build FUZZ_CC=afl-clang-fast and then: afl-fuzz -i SEEDS -o DIR build/fuzz/gguf
+#     make fuzz FUZZ_CC=afl-clang-fast       by AFL++
 
 FUZZ_CC ?= clang
+FUZZ_OUT := build/$(if $(findstring afl,$(FUZZ_CC)),afl,fuzz)
+export AFL_QUIET := 1
 TIME ?= 60
 FUZZ_TARGETS := $(filter-out fuzz replay broken,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TARGET ?= $(FUZZ_TARGETS)
 FUZZ_SAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) $(FUZZ_SAN)
 # The products in cpu/ read what was checked before; with sanitizers, clang needs minutes for them.
-build/fuzz/lib/cpu/%.o: FUZZ_SAN := -O2 -march=native
+$(FUZZ_OUT)/lib/cpu/%.o: FUZZ_SAN := -O2 -march=native
 FUZZ_WRAP := $(foreach f,exit malloc calloc realloc free mmap munmap,-Wl,--wrap=$(f))
 FUZZ_LINK = $(FUZZ_WRAP) $(REFINE_LIBS) $(LIBS)
 FUZZ_HERE := $(shell echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { return !p || n; }' \
@@ -29,25 +32,25 @@ FUZZ_PARTS := $(addprefix lib/,$(addsuffix .o,run train tokenizer $(CPU) $(EXPOR
 FUZZ_REFINE := archive crawl document instruct lines notebook pii signals web
 fuzz_parts = $(if $(filter $(2),$(FUZZ_REFINE)),$(1)/refine.a,$(1)/parts.a)
 
-build/fuzz/flags: FORCE
+$(FUZZ_OUT)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FUZZ_CC) $(FUZZ_FLAGS)' | cmp -s - $@ || echo '$(FUZZ_CC) $(FUZZ_FLAGS)' > $@
-build/fuzz/lib/%.o: %.c build/fuzz/flags
+$(FUZZ_OUT)/lib/%.o: %.c $(FUZZ_OUT)/flags
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_FLAGS) $(if $(findstring /cpu/,$@),,-fsanitize=fuzzer-no-link) -DOC_LIBRARY \
 	    -MMD -MP -c -o $@ $<
-build/fuzz/lib/eval/python.o: build/eval/server.inc
-build/fuzz/lib/data/parsers.o: build/data/functions.inc
-build/fuzz/parts.a: $(FUZZ_PARTS:%=build/fuzz/%)
-build/fuzz/refine.a: $(REFINE_OBJECTS:%=build/fuzz/%)
-build/fuzz/%.a:
+$(FUZZ_OUT)/lib/eval/python.o: build/eval/server.inc
+$(FUZZ_OUT)/lib/data/parsers.o: build/data/functions.inc
+$(FUZZ_OUT)/parts.a: $(FUZZ_PARTS:%=$(FUZZ_OUT)/%)
+$(FUZZ_OUT)/refine.a: $(REFINE_OBJECTS:%=$(FUZZ_OUT)/%)
+$(FUZZ_OUT)/%.a:
 	rm -f $@
 	ar qcs $@ $^
-build/fuzz/tests/%.o: tests/fuzz/%.c build/fuzz/flags
+$(FUZZ_OUT)/tests/%.o: tests/fuzz/%.c $(FUZZ_OUT)/flags
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 .SECONDEXPANSION:
-build/fuzz/%: build/fuzz/tests/%.o build/fuzz/tests/fuzz.o $$(call fuzz_parts,build/fuzz,$$*)
+$(FUZZ_OUT)/%: $(FUZZ_OUT)/tests/%.o $(FUZZ_OUT)/tests/fuzz.o $$(call fuzz_parts,$(FUZZ_OUT),$$*)
 	$(FUZZ_CC) $(FUZZ_SAN) -fsanitize=fuzzer -o $@ $^ $(FUZZ_LINK)
 
 REPLAY := $(if $(SANITIZED),build/asan,build)
@@ -64,14 +67,14 @@ build/replay/tests/%.o: tests/fuzz/%.c $(REPLAY)/flags
 build/replay/%: build/replay/tests/%.o build/replay/tests/fuzz.o build/replay/tests/replay.o \
         $$(call fuzz_parts,build/replay,$$*)
 	$(CC) $(FLAGS) $(REPLAY_SAN) -o $@ $^ $(FUZZ_LINK)
--include $(wildcard build/fuzz/tests/*.d build/fuzz/lib/*.d build/fuzz/lib/*/*.d \
+-include $(wildcard $(FUZZ_OUT)/tests/*.d $(FUZZ_OUT)/lib/*.d $(FUZZ_OUT)/lib/*/*.d \
     build/replay/tests/*.d)
 
 .PHONY: fuzz fuzz-build
 ifeq ($(FUZZ_HERE),yes)
-fuzz-build: $(TARGET:%=build/fuzz/%) ## build the fuzz targets with libFuzzer
+fuzz-build: $(TARGET:%=$(FUZZ_OUT)/%) ## build the fuzz targets
 fuzz: fuzz-build ## fuzz every reader for TIME=60 seconds; or one: TARGET=gguf
-	$(PYTHON) tests/fuzz.py --seconds $(TIME) $(TARGET)
+	$(PYTHON) tests/fuzz.py --built $(FUZZ_OUT) --seconds $(TIME) $(TARGET)
 else
 fuzz fuzz-build:
 	@echo '$(FUZZ_CC) -fsanitize=fuzzer: no, nothing is fuzzed; clang and its compiler-rt have it'

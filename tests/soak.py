@@ -89,14 +89,16 @@ class Watched:
         return next(s for s in self.seen if s[0] >= share * total)
 
     def judge(self, name, unit, slower):
-        if not check(f"{name}: is watched", len(self.seen) > 1, f"{len(self.seen)} times"):
+        open_files = [[s[2] for s in self.seen if a <= s[0] / max(self.seen[-1][0], 1) <= b]
+                      for a, b in ((0, 0.1), (0.9, 1))]
+        if not check(f"{name}: is watched", len(self.seen) > 1 and all(open_files),
+                     f"{len(self.seen)} times, not in the first and the last tenth"):
             return
         begun, early, half, late, last = self.seen[0], *map(self.at, (0.1, 0.5, 0.9, 1))
         grown = max(s[1] for s in self.seen if s[0] >= early[0]) - early[1]
         check(f"{name}: resident {early[1]} KB at 10 %, {half[1]} at 50 %, {last[1]} at 100 %",
               grown <= max(early[1] // 100, 4096), f"grows by {grown} KB")
-        files = [min(s[2] for s in self.seen if a <= s[0] / max(last[0], 1) <= b)
-                 for a, b in ((0, 0.1), (0.9, 1))]  # a file that is being saved is open for a while
+        files = [min(part) for part in open_files]  # one that is being saved is open for a while
         check(f"{name}: {files[0]} files open", files[1] <= files[0], f"{files[1]} at the end")
         first, final = ([b - a for a, b in zip(*pair)] for pair in ((begun, early), (late, last)))
         rates = [part[0] / max(part[4], 1e-9) for part in (first, final)]

@@ -60,7 +60,10 @@ def test_promises():
     if not os.access(program, os.X_OK):
         skip("promises", "build/replay is not built")
         return
-    for letter, words in (("l", "1 blocks of memory were not released"),
+    with open(program, "rb") as file:
+        sanitized = b"__asan_init" in file.read()
+    too_far = [("o", "heap-buffer-overflow")] if sanitized else []
+    for letter, words in (*too_far, ("l", "1 blocks of memory were not released"),
                           ("f", "a file was left open"), ("s", "ended with ''"),
                           ("z", "exit code 0, expected 1 or 2"), ("t", "ended with 'error: one"),
                           ("r", "refused without a reason"), ("d", None), ("x", None)):
