@@ -120,6 +120,7 @@ static bool exists_in(const char *dir, const char *name) {
 static char *name_input(const char *path) {
     if (opt.repo) return copy(opt.repo, strlen(opt.repo));
     char *real = realpath(path, NULL);
+    if (!real && errno == ENOMEM) die("%s: out of memory", path);
     const char *name = real ? real : path, *slash = strrchr(name, '/');
     char *repo = slash && slash[1] ? copy(slash + 1, strlen(slash + 1)) : copy(name, strlen(name));
     free(real);

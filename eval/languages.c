@@ -138,7 +138,8 @@ static void expand_binds(Command *c, const char *binds) {
         char pattern[PATH_MAX];
         size_t n = strcspn(p, " ");
         snprintf(pattern, sizeof pattern, "%.*s", (int)n, p);
-        (void)glob(pattern, flags, NULL, &c->found); /* no match, no bind */
+        if (glob(pattern, flags, NULL, &c->found) == GLOB_NOSPACE) /* no match, no bind */
+            die("%s: out of memory", pattern);
         flags = GLOB_APPEND;
         p += n;
     }

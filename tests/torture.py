@@ -31,6 +31,7 @@ import sys
 import tarfile
 
 import badinput_files
+import crawl
 from check import ROOT, SCRATCH, TESTS, Watch, check, end, program, short, skip
 from tok_file import shard
 
@@ -151,6 +152,11 @@ def scenarios():
                                   "--bucket", "10", "--iterations", "1"],
                        {"pages.jsonl": pages("abc def", 9), "seed.jsonl": pages("def ghi", 3),
                         "x.jsonl": b"old"})
+        web = crawl.crawl(100)[:8]
+        yield Scenario("recall WARC", ["refine", "recall", "web.warc.gz", "--seed", "seed.jsonl",
+                                       "-o", "x.jsonl", "-q", "-j", "1", "--dim", "2", "--bucket",
+                                       "10", "--iterations", "1", "--threshold", "0.01"],
+                       {"web.warc.gz": crawl.warc(web), "seed.jsonl": crawl.lines(web[:2])})
     yield Scenario("clean to stdout", ["refine", "all", "src", "-q", "-j", "1", "--stats",
                                        "s.json"], sources())
     grade = ["evaluate", "tasks.jsonl", "--completions", "answers.jsonl", "-o", "out", "-j", "1",
