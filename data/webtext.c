@@ -224,22 +224,25 @@ static void on_end(void *user, const xmlChar *element) {
 #endif
 
 #ifdef OC_LIBXML2
-void html_init(void) { xmlInitParser(); }
+/* Memory for libxml2, which without it goes on with half a page or for ever. */
+static void *give_memory(void *p, size_t n) { return xrealloc(p, n, 1, "HTML"); }
+static void *give_new_memory(size_t n) { return give_memory(NULL, n); }
+static char *give_copy(const char *text) {
+    size_t n = strlen(text) + 1;
+    return (char *)memcpy(give_new_memory(n), text, n);
+}
 
-/* libxml2's words, which nobody asked for. Without memory it would go on, often for ever. */
-static void on_error(void *context, const char *format, ...) {
-    (void)context, (void)format;
-    const xmlError *last = xmlGetLastError();
-    if (last && last->code == XML_ERR_NO_MEMORY) die("HTML: libxml2: out of memory");
+void html_init(void) {
+    xmlMemSetup(free, give_new_memory, give_memory, give_copy);
+    xmlInitParser();
 }
 
 bool html_text(Str html, Buf *out, Error *e) {
     (void)e;
     Reader r = { .out = out, .from = out->n };
     if (!html.n) return true;
-    xmlSetGenericErrorFunc(NULL, on_error); /* of this thread: outside of a document */
     htmlParserCtxtPtr ctxt = htmlCreateMemoryParserCtxt(html.s, (int)html.n);
-    if (!ctxt) die("HTML: libxml2: out of memory");
+    if (!ctxt) die("HTML: libxml2 makes no parser");
     xmlSwitchEncoding(ctxt, XML_CHAR_ENCODING_UTF8);
     memset(ctxt->sax, 0, sizeof *ctxt->sax);
     ctxt->sax->startElement = on_start;
@@ -248,9 +251,7 @@ bool html_text(Str html, Buf *out, Error *e) {
     ctxt->userData = &r;
     htmlCtxtUseOptions(ctxt, HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_IGNORE_ENC |
                                  HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING);
-    ctxt->sax->error = on_error; /* in it */
-    htmlParseDocument(ctxt);     /* whatever it says: what it could read has come */
-    if (ctxt->errNo == XML_ERR_NO_MEMORY) die("HTML: libxml2: out of memory");
+    htmlParseDocument(ctxt); /* whatever it says: what it could read has come */
     htmlFreeParserCtxt(ctxt);
     return true;
 }
