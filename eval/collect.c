@@ -140,7 +140,7 @@ bool collect_read(const SandboxJob *job, int from, uint64_t limit, double deadli
     for (ssize_t n; ok;) {
         struct pollfd p = { from, POLLIN, 0 };
         double left = deadline - now_seconds();
-        ok = left > 0 && poll(&p, 1, (int)(left * 1000) + 1) >= 0;
+        ok = left > 0 && (poll(&p, 1, (int)(left * 1000) + 1) >= 0 || errno == EINTR);
         if (!ok || !p.revents) continue;
         n = read(from, block, sizeof block);
         if (n < 0 && errno == EINTR) continue;
