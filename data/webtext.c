@@ -253,6 +253,7 @@ bool html_text(Str html, Buf *out, Error *e) {
                                  HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING);
     htmlParseDocument(ctxt); /* whatever it says: what it could read has come */
     htmlFreeParserCtxt(ctxt);
+    xmlResetLastError(); /* which it keeps */
     return true;
 }
 #else
