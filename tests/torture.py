@@ -86,9 +86,9 @@ def sources():
         head = ["# Copyright 2020 someone", "import os", "", "",
                 f"def {pick()}_{pick()}(self, {pick()}):"]
         text = "\n".join([*head, *body, f"    return {pick()}", ""]).encode()
-        first = files.get("src/0/f0.py")
-        files[f"src/{i % 4}/f{i}.py"] = {8: lambda: first + b"\nprint(os)\n",
-                                         9: lambda: first}.get(i % 10, lambda: text)()
+        if i % 10 >= 8:
+            text = files["src/0/f0.py"] + (b"\nprint(os)\n" if i % 10 == 8 else b"")
+        files[f"src/{i % 4}/f{i}.py"] = text
     return files
 
 

@@ -7,13 +7,13 @@ void fuzz_begin(void) {}
 
 void fuzz_one(const uint8_t *data, size_t size) {
     static void *volatile kept; /* so that no compiler leaves the malloc out */
-    static volatile uint8_t read;
+    static volatile uint8_t behind;
     const Error no_reason = { "" };
-    (void)kept, (void)read;
+    (void)kept, (void)behind;
     switch (size ? *data : 0) {
     case 'l': kept = malloc(7); break;                                       /* leaks */
     case 'f': (void)!open("/dev/null", O_RDONLY); break;                     /* a file stays open */
-    case 'o': read = data[size]; break;                                      /* reads too far */
+    case 'o': behind = data[size]; break;                                    /* reads too far */
     case 's': exit(1);                                                       /* silent */
     case 'z': fputs("error: input: it ends well, oddly\n", stderr), exit(0); /* a bad exit code */
     case 't': fputs("error: one: line\nerror: two: lines\n", stderr), exit(1);
