@@ -17,7 +17,8 @@ TIME ?= 60
 FUZZ_TARGETS := $(filter-out fuzz replay broken,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TARGET ?= $(FUZZ_TARGETS)
 FUZZ_SAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
-FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) $(FUZZ_SAN)
+FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) \
+    -DREFINE_BLOCK=256 $(FUZZ_SAN)
 # The products in cpu/ read what was checked before; with sanitizers, clang needs minutes for them.
 $(FUZZ_OUT)/lib/cpu/%.o: FUZZ_SAN := -O2 -march=native
 FUZZ_WRAP := $(foreach f,exit malloc calloc realloc free mmap munmap,-Wl,--wrap=$(f))

@@ -30,10 +30,24 @@
  * Measure: make bench-matmul. */
 #include "cpu/kernels.h" /* FloatRows, Pack, Rounded, kernels */
 
+static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
+static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
+
+enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* rows that a thread takes, at least; bytes, at most */
+
+/* Rows of W that a thread takes at a time where each is read once: many, as what a beginning waits
+ * for is then little beside what is read; of small matrices fewer. All shares are equal and each
+ * thread can have as many as another, so that none idles at the end. */
+static size_t rows_at_once(const Tensor *w) {
+    const size_t rows = (size_t)w->rows, threads = (size_t)thread_count();
+    size_t most = at_most(DEAL_BYTES / row_bytes(w->type, (size_t)w->cols), rows / (4 * threads));
+    if (most < DEAL) most = DEAL;
+    return pieces(rows, threads * pieces(rows, threads * most));
+}
+
 /* ------------------------------------------------------------------------------------------------
  * 1. Int8 path: x is rounded to whole numbers */
 
-enum { DEAL = 32 }; /* rows that a thread takes at a time, at least */
 #define TINY 1e-30f /* blocks of smaller numbers are zero: their inverse would overflow */
 
 /* Finds d = largest magnitude / 127 and q, x / d rounded, of 32 numbers; returns d. An Inf or NaN
@@ -89,19 +103,11 @@ static void round_token(const Rounded *r, size_t t, const float *x, size_t cols)
     }
 }
 
-/* Rows that a thread takes at a time: 256 KB of W, as what each beginning waits for is then little
- * beside what it reads; of small matrices less, that no thread idles at the end. */
-static int int8_deal(const Tensor *w, size_t bytes) {
-    size_t even = (size_t)w->rows / (4 * (size_t)thread_count());
-    size_t deal = (256 << 10) / bytes < even ? (256 << 10) / bytes : even;
-    return deal > DEAL ? (int)deal : DEAL;
-}
-
 static void int8_few(float *y, const float *x, const Tensor *w, int n) {
     size_t cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     Rounded r = rounded_memory(n, cols);
     Int8Rows *rows = kernels()->int8_rows;
-    const int deal = int8_deal(w, bytes);
+    const int deal = (int)rows_at_once(w);
     if (n == 1) {
         round_token(&r, 0, x, cols); /* sooner done alone than shared out and waited for */
     } else {
@@ -251,8 +257,6 @@ enum {
     BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
 };
 
-static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
-static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
 static bool float_type(const Tensor *w) { return type_info(w->type)->block == 1; }
 
 /* Numbers [from, from + n) of `count` rows from r on, as float32. */
@@ -266,10 +270,11 @@ static void expand(float *out, const Tensor *w, size_t r, size_t count, size_t f
 static void float_few(float *y, const float *x, const Tensor *w, int n, bool pairs) {
     const size_t rows = (size_t)w->rows, cols = (size_t)w->cols, bytes = row_bytes(w->type, cols);
     const bool direct = float_type(w);
+    const size_t deal = direct ? rows_at_once(w) : DEAL;
     float *expanded = direct ? NULL : scratch(0, (size_t)thread_count() * DEAL * cols * 4);
-#pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < rows; r += DEAL) {
-        int count = (int)at_most(DEAL, rows - r);
+#pragma omp parallel for schedule(dynamic)
+    for (size_t r = 0; r < rows; r += deal) {
+        int count = (int)at_most(deal, rows - r);
         FloatRows j = { w->data + r * bytes, bytes, w->type, count, w->cols, n, x, y + r, rows };
         if (!direct) {
             float *mine = expanded + (size_t)thread_number() * DEAL * cols;

@@ -21,7 +21,7 @@
 
 #include "kernels.h" /* FloatRows, Pack */
 
-enum { DOT_ROWS = 4 };
+enum { DOT_ROWS = 4, AHEAD_FLOATS = 1024 }; /* rows of a tile; bytes to fetch ahead of their use */
 
 /* LANES numbers of a row from number k on as float32, or the last n < LANES. */
 INLINE V load_numbers(const uint8_t *row, const uint32_t type, size_t k, int n) {
@@ -46,56 +46,63 @@ enum { PAIRS = -1 };
 #define v_pairs v_fma
 #endif
 
-/* The sums of a tile of R rows and T tokens. */
+/* A tile: R rows, `step` bytes apart, and T tokens, `cols` numbers apart; and its sums. */
+typedef struct {
+    const uint8_t *w;
+    size_t step, cols;
+    const float *x;
+} Operands;
 typedef struct {
     V of[DOT_ROWS][DOT_TOKENS];
 } Sums;
 
-/* Numbers k to k + n of R rows, row_bytes apart, times those of T tokens, cols apart: R + T loads
- * for R T multiply-adds. n = LANES but at the end of the rows. What the next R rows have in this
- * place is fetched now: rows are short, and the hardware begins anew with each (bench/notes.md). */
-INLINE void dot_step(Sums *s, const uint32_t type, const int R, const int T, const FloatRows *j,
-                     const uint8_t *w, const float *x, size_t k, int n) {
+/* Numbers k to k + n of the rows times those of the tokens: R + T loads for R T multiply-adds.
+ * n = LANES but at the end of the rows. Every row is fetched ahead, and what is behind it. */
+INLINE void dot_step(Sums *s, const Operands *o, const uint32_t type, const int R, const int T,
+                     size_t k, int n) {
+    const size_t size = type == T_F16 || type == T_BF16 ? 2 : 4;
     const bool pairs = type == (uint32_t)PAIRS;
     V xt[DOT_TOKENS];
     UNROLL for (int t = 0; t < T; t++) xt[t] =
-        load_numbers((const uint8_t *)(x + (size_t)t * (size_t)j->cols), T_F32, k, n);
+        load_numbers((const uint8_t *)(o->x + (size_t)t * o->cols), T_F32, k, n);
     UNROLL for (int r = 0; r < R; r++) {
-        const size_t size = type == T_F16 || type == T_BF16 ? 2 : 4;
-        __builtin_prefetch(
-            (const void *)((uintptr_t)w + (size_t)(r + R) * j->row_bytes + size * k));
-        V wr = load_numbers(w + (size_t)r * j->row_bytes, pairs ? T_F32 : type, k, n);
+        const uint8_t *row = o->w + (size_t)r * o->step;
+        __builtin_prefetch((const void *)((uintptr_t)row + size * k + AHEAD_FLOATS));
+        V wr = load_numbers(row, pairs ? T_F32 : type, k, n);
         UNROLL for (int t = 0; t < T; t++) s->of[r][t] =
             pairs ? v_pairs(xt[t], wr, s->of[r][t]) : v_fma(xt[t], wr, s->of[r][t]);
     }
 }
 
-/* Rows from r0 on, tokens from t0 on. */
+/* Row r0 and others, each `apart` rows behind the last one; tokens from t0 on. */
 INLINE void dot_tile(const uint32_t type, const int R, const int T, const FloatRows *j, int r0,
-                     int t0) {
+                     size_t apart, int t0) {
     const size_t cols = (size_t)j->cols, end = cols % LANES;
-    const float *x = j->x + (size_t)t0 * cols;
-    const uint8_t *w = j->rows + (size_t)r0 * j->row_bytes;
+    const Operands o = { j->rows + (size_t)r0 * j->row_bytes, apart * j->row_bytes, cols,
+                         j->x + (size_t)t0 * cols };
     Sums s;
     UNROLL for (int i = 0; i < R * T; i++) s.of[i / T][i % T] = v_zero();
-    for (size_t k = 0; k < cols - end; k += LANES) dot_step(&s, type, R, T, j, w, x, k, LANES);
-    if (end) dot_step(&s, type, R, T, j, w, x, cols - end, (int)end);
+    for (size_t k = 0; k < cols - end; k += LANES) dot_step(&s, &o, type, R, T, k, LANES);
+    if (end) dot_step(&s, &o, type, R, T, cols - end, (int)end);
     float *y = j->y + (size_t)t0 * j->y_stride + (size_t)r0;
-    UNROLL for (int i = 0; i < R * T; i++) y[(size_t)(i / R) * j->y_stride + (size_t)(i % R)] =
-        in_order(s.of[i % R][i / R]);
+    UNROLL for (int i = 0; i < R * T; i++)
+        y[(size_t)(i / R) * j->y_stride + (size_t)(i % R) * apart] = in_order(s.of[i % R][i / R]);
 }
 
-INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r) {
+INLINE void dot_tokens(const uint32_t type, const int R, const FloatRows *j, int r, size_t apart) {
     int t = 0, n = j->n;
     for (; n - t >= DOT_TOKENS && n - t != DOT_TOKENS + 1; t += DOT_TOKENS)
-        dot_tile(type, R, DOT_TOKENS, j, r, t);
-    for (; n - t >= 2; t += 2) dot_tile(type, R, 2, j, r, t);
-    if (n > t) dot_tile(type, R, 1, j, r, t);
+        dot_tile(type, R, DOT_TOKENS, j, r, apart, t);
+    for (; n - t >= 2; t += 2) dot_tile(type, R, 2, j, r, apart, t);
+    if (n > t) dot_tile(type, R, 1, j, r, apart, t);
 }
+
+/* The rows of a tile are a quarter of all apart: each is a stream through memory of its own, that
+ * does not begin anew with every tile (bench/notes.md). */
 INLINE void dot_typed(const uint32_t type, const FloatRows *j) {
-    int r = 0;
-    for (; r + DOT_ROWS <= j->n_rows; r += DOT_ROWS) dot_tokens(type, DOT_ROWS, j, r);
-    for (; r < j->n_rows; r++) dot_tokens(type, 1, j, r);
+    const int apart = j->n_rows / DOT_ROWS;
+    for (int r = 0; r < apart; r++) dot_tokens(type, DOT_ROWS, j, r, (size_t)apart);
+    for (int r = DOT_ROWS * apart; r < j->n_rows; r++) dot_tokens(type, 1, j, r, 0);
 }
 
 /* y[t, r] = x_t . row_r for some rows of W and n tokens. */

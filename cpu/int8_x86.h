@@ -60,6 +60,11 @@ INLINE __m256 eight_halves(const uint8_t *p, const size_t step) {
                                           (long long)four_halves(p, step)));
 }
 
+/* One half, in all lanes. */
+INLINE __m256 spread_half(const uint8_t *p) {
+    return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load16(p))));
+}
+
 INLINE __m256i load_32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
 INLINE uint32_t load32(const uint8_t *p) {
@@ -121,8 +126,9 @@ INLINE void unpack_k45_x86(Codes *c, const uint8_t *p, const bool five) {
     uint32_t t = (e >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
     __m256i scale = _mm256_cvtepu8_epi32(_mm_setr_epi32((int)(a & low6), (int)s, 0, 0));
     __m256i min = _mm256_cvtepu8_epi32(_mm_setr_epi32((int)(b & low6), (int)t, 0, 0));
-    c->d = _mm256_mul_ps(_mm256_set1_ps(load_half(p)), _mm256_cvtepi32_ps(scale));
-    c->m = _mm256_mul_ps(_mm256_set1_ps(-load_half(p + 2)), _mm256_cvtepi32_ps(min));
+    c->d = _mm256_mul_ps(spread_half(p), _mm256_cvtepi32_ps(scale));
+    c->m = _mm256_mul_ps(spread_half(p + 2), _mm256_cvtepi32_ps(min));
+    c->m = _mm256_xor_ps(c->m, _mm256_set1_ps(-0.0f));
     const __m256i nibble = _mm256_set1_epi8(15), bit = _mm256_set1_epi8(16);
     const __m256i fifth = load_32(p + 16);
     const uint8_t *q = p + (five ? 48 : 16);
@@ -137,7 +143,7 @@ INLINE void unpack_k45_x86(Codes *c, const uint8_t *p, const bool five) {
 INLINE void unpack_k6_x86(Codes *c, const uint8_t *p) {
     const __m128i halves = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     const __m256i nibble = _mm256_set1_epi8(15), two = _mm256_set1_epi8(0x30);
-    c->d = _mm256_set1_ps(load_half(p + 208));
+    c->d = spread_half(p + 208);
     c->natural = _mm_loadu_si128((const __m128i *)(p + 192));
     c->scale = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(c->natural, halves));
     UNROLL for (int j = 0; j < 8; j++) {

@@ -63,7 +63,7 @@ Archive *archive_open(const char *path) {
     a->entry = archive_entry_new();
     a->path = path;
     if (!a->a || !a->entry || !choose_formats(a->a)) die("%s: libarchive: out of memory", path);
-    a->failed = archive_read_open_filename(a->a, path, 1 << 20) != ARCHIVE_OK;
+    a->failed = archive_read_open_filename(a->a, path, REFINE_BLOCK) != ARCHIVE_OK;
     if (a->failed) blame_system(a);
     return a;
 }

@@ -9,7 +9,7 @@
 #include <zstd_errors.h> /* ZSTD_getErrorCode */
 #endif
 
-enum { BLOCK = 1 << 20, LEVEL = 3 };
+enum { BLOCK = REFINE_BLOCK, LEVEL = 3 };
 enum { WHOLE, WITHIN, FAILED }; /* where a compressed file stands: between frames, in one, broken */
 
 /* ------------------------------------------------------------------------------------------------

@@ -142,6 +142,12 @@ struct Source {
 
 enum { MOST_FILE = 8 << 20, MOST_LINE = 64 << 20 }; /* bytes; 8 MB is the paper's limit */
 
+/* Bytes read or written at once. Fuzzing takes fewer (fuzz.mk), so that a short input, too, is cut
+ * between blocks at every place. */
+#ifndef REFINE_BLOCK
+#define REFINE_BLOCK (1 << 20)
+#endif
+
 /* JSON Lines of n files, plain or zstd by their first bytes; none or "-": stdin. A file that cannot
  * be opened is an error here, what is broken in it is counted later. */
 Source *source_lines(const char **path, int n);

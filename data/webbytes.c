@@ -13,7 +13,7 @@
 #include <zstd_errors.h> /* ZSTD_getErrorCode */
 #endif
 
-enum { BLOCK = 1 << 18 };
+enum { BLOCK = REFINE_BLOCK / 4 };
 enum { PLAIN, GZIP, ZSTD };
 
 struct Bytes {

@@ -30,12 +30,15 @@ static void put_file(int which, const uint8_t *data, size_t size) {
     close(fd);
 }
 
+/* Removes what the input before this one had, and this one has not. */
 static void remove_others(uint32_t there) {
+    static uint32_t before;
     char path[128];
     for (int i = 0; i < N_NAMES; i++) {
         snprintf(path, sizeof path, "%s/%s", fuzz_directory(), names[i]);
-        if (!(there >> i & 1)) unlink(path);
+        if (before & ~there & 1u << i) unlink(path);
     }
+    before = there;
 }
 
 /* Where the next file begins: at its mark, or at the end. */
