@@ -252,7 +252,7 @@ static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {
 
 enum {
     PANELS_FROM = 11,  /* tokens; for fewer, making panels costs more than it saves */
-    TOKEN_BLOCK = 252, /* tokens that are panels at once, at most; 2 MB for 2240 columns */
+    TOKEN_BLOCK = 512, /* tokens that are panels at once, at most; 5 MB for 2240 columns */
     PIECE = 512,       /* numbers of a row that are expanded at once, a multiple of 256 */
     BLOCK = 2          /* panels of W that a thread multiplies with all tokens */
 };

@@ -273,7 +273,7 @@ typedef struct {
     void *table; /* Symbol[] or Best[], one for each byte of text and one behind it */
     Join *heap;  /* heap[0] is the best join; heap[i] comes before heap[2i + 1] and heap[2i + 2] */
     size_t table_cap, n_heap, heap_cap;
-    uint32_t *first_part; /* for unused tokens, by id: the length of the left part they were */
+    uint32_t *first_part; /* by id of unused tokens: the length of the left part; NULL: none yet */
     bool after_unknown;   /* the last token was the unknown token */
 } Encoder;
 
@@ -332,7 +332,11 @@ static void consider_join(Encoder *e, uint32_t left) {
     const Edge *edge = trie_walk(e->t, a->edge->node, right, b->len);
     if (!edge || edge->id < 0) return;
     heap_push(e, (Join){ e->t->vocab->score[edge->id], left, a->len + b->len, edge });
-    if (e->t->vocab->type[edge->id] == TOK_UNUSED) e->first_part[edge->id] = a->len;
+    if (e->t->vocab->type[edge->id] != TOK_UNUSED) return;
+    if (!e->first_part)
+        e->first_part =
+            (uint32_t *)xcalloc((size_t)e->t->vocab->n, sizeof *e->first_part, "encoder");
+    e->first_part[edge->id] = a->len;
 }
 
 static void set_symbol(Encoder *e, uint32_t at, uint32_t len, uint32_t prev, bool frozen) {
@@ -346,7 +350,7 @@ static void emit_symbols(Encoder *e, uint32_t n) {
         const Symbol *s = (Symbol *)e->table + i;
         int id = s->edge ? s->edge->id : -1;
         bool unused = id >= 0 && e->t->vocab->type[id] == TOK_UNUSED;
-        uint32_t part = unused ? e->first_part[id] : 0;
+        uint32_t part = unused && e->first_part ? e->first_part[id] : 0;
         if (!part) {
             emit(e, unused ? -1 : id, i, s->len);
             i += s->len;
@@ -460,8 +464,6 @@ void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool speci
     Encoder e = { .t = t, .ids = ids };
     size_t start = 0, len;
     int id;
-    if (t->has[TOK_UNUSED])
-        e.first_part = (uint32_t *)xcalloc((size_t)t->vocab->n, sizeof *e.first_part, "encoder");
     for (size_t i = 0; special && i < n; i += len ? len : 1) {
         len = trie_longest(t, ROOT_SPECIAL, text + i, n - i, &id);
         if (!len) continue;
