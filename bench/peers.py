@@ -28,6 +28,7 @@ import functools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -73,6 +74,16 @@ def prompt_file(model, tokens):
     sys.exit(f"error: ./tokenizer: {count} tokens in {path}, expected {tokens}")
 
 
+def help_of(program):
+    """What it says to -h, whatever its exit code: ik's llama-cli has 1."""
+    try:
+        done = subprocess.run([program, "-h"], stdin=subprocess.DEVNULL, capture_output=True,
+                              check=False)
+    except OSError as error:
+        sys.exit(f"error: {program}: {error.strerror}, expected a program")
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
 class Ours:
     """./run, or another build of it."""
     ways = [""]
@@ -100,7 +111,7 @@ class Peer:
 
     def __init__(self, name, program, ways):
         self.name, self.program, self.ways = name, program, ways
-        help_text = finish(program, "-h").stdout
+        help_text = help_of(program)
         self.behind = "-d" if "--n-depth" in help_text else "-gp" if "-gp <" in help_text else None
         self.cold = ["--no-warmup"] if "--no-warmup" in help_text else \
             ["-w", "0"] if "--warmup" in help_text else []
@@ -135,7 +146,7 @@ class Peer:
         if not self.first:
             return None
         prompt = prompt_file(model, FIRST)
-        once = ["-no-cnv"] if "-no-cnv" in finish(self.first, "-h").stdout else []
+        once = ["-no-cnv"] if "-no-cnv" in help_of(self.first) else []
         done = finish(self.first, "-m", model, "-f", prompt, "-n", 1, "-t", threads, "--temp", 0,
                       *once, "--no-warmup", "-c", 512)
         return Result(done.seconds, done.memory)
