@@ -328,14 +328,12 @@ static Join heap_pop(Encoder *e) {
 static void consider_join(Encoder *e, uint32_t left) {
     const Symbol *a = (Symbol *)e->table + left, *b = a + a->len;
     if (b->len == 0 || a->frozen || b->frozen || !a->edge) return;
-    const char *right = e->text.data + left + a->len;
-    const Edge *edge = trie_walk(e->t, a->edge->node, right, b->len);
+    const Edge *edge = trie_walk(e->t, a->edge->node, e->text.data + left + a->len, b->len);
+    const Vocab *v = e->t->vocab;
     if (!edge || edge->id < 0) return;
-    heap_push(e, (Join){ e->t->vocab->score[edge->id], left, a->len + b->len, edge });
-    if (e->t->vocab->type[edge->id] != TOK_UNUSED) return;
-    if (!e->first_part)
-        e->first_part =
-            (uint32_t *)xcalloc((size_t)e->t->vocab->n, sizeof *e->first_part, "encoder");
+    heap_push(e, (Join){ v->score[edge->id], left, a->len + b->len, edge });
+    if (v->type[edge->id] != TOK_UNUSED) return;
+    if (!e->first_part) e->first_part = (uint32_t *)xcalloc((size_t)v->n, 4, "encoder");
     e->first_part[edge->id] = a->len;
 }
 
