@@ -36,8 +36,8 @@ static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
 enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* rows that a thread takes, at least; bytes, at most */
 
 /* Rows of W that a thread takes at a time where each is read once: many, as what a beginning waits
- * for is then little beside what is read; of small matrices fewer. All shares are equal and each
- * thread can have as many as another, so that none idles at the end. */
+ * for is then little beside what is read; of small matrices fewer. Shares are equal but for the
+ * last, and their number is a multiple of the threads', so that none idles at the end. */
 static size_t rows_at_once(const Tensor *w) {
     const size_t rows = (size_t)w->rows, threads = (size_t)thread_count();
     size_t most = at_most(DEAL_BYTES / row_bytes(w->type, (size_t)w->cols), rows / (4 * threads));
