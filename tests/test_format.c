@@ -561,12 +561,12 @@ static void test_product(const Gguf *blocks, uint32_t type, int rows, int cols, 
 
 /* More tokens than the float path takes at once are those tokens one by one. */
 static void test_many_tokens(uint32_t type) {
-    enum { N = 523, ROWS = 37, COLS = 91 };
+    enum { N = 1043, ROWS = 37, COLS = 91 };
     Tensor w = random_matrix(NULL, type, ROWS, COLS);
     float *x = random_floats((size_t)N * COLS, 1), *once = xcalloc((size_t)N * ROWS, 4, "y");
     float *y = xcalloc((size_t)N * ROWS, 4, "y");
     for (size_t t = 0; t < N; t++) matmul(once + t * ROWS, x + t * COLS, &w, 1, false);
-    for (int n = 251; n <= N; n += n == 253 ? N - n : 1) {
+    for (int n = 511; n <= N; n += n == 513 ? N - n : 1) {
         memset(y, 0xff, (size_t)N * ROWS * 4);
         matmul(y, x, &w, n, false);
         check(!memcmp(y, once, (size_t)n * ROWS * 4), "not bit-equal", "matmul %s %s: %d tokens",
