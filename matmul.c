@@ -184,45 +184,46 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
     }
 }
 
-/* One panel of rows times n_tiles tiles of tokens from `first` on; sums[3] gets the result. The
- * chains come in the order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6, these
- * two sums, and so on, and so only three sums are ever open, of one, two and four chains: sums[0],
- * [1] and [2]. */
-static void panel_product(float *const sums[4], const Product *p, const uint8_t *w,
-                          const uint8_t *x, size_t first, size_t n_tiles, uintptr_t *next) {
+/* One panel of rows, w, of which the first is row r0, times the tiles of tokens [first, behind).
+ * The chains come in the order 0 4 2 6 1 5 3 7: the fold 8 -> 4 -> 2 -> 1 adds 0 to 4, 2 to 6,
+ * these two sums, and so on, and so only three sums are ever open, of one, two and four chains. A
+ * chain is added to those that it closes; the last one closes all, and the result goes to y, of a
+ * tile that is not whole by way of `border`. */
+static void panel_tiles(float *y, const Product *p, const uint8_t *w, const uint8_t *x, size_t r0,
+                        size_t first, size_t behind, uintptr_t *next) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
-    const size_t size = p->rows * p->tokens;
+    static const int closes[8] = { 0, 1, 0, 2, 0, 1, 0, 3 };
+    float open[3][MEET * MOST_ROWS], border[MOST_ROWS * MOST_TOKENS];
+    const size_t rows = (size_t)p->w->rows, here = at_most(p->rows, rows - r0);
     for (int c = 0; c < 8; c++)
-        for (size_t tile = 0; tile < n_tiles; tile++) {
-            const uint8_t *xt = x + (chain[c] * p->tiles + first + tile) * p->x_chain;
-            const size_t at = tile * size;
+        for (size_t tile = first; tile < behind; tile++) {
+            const size_t at = (tile - first) * p->rows * p->tokens, t = tile * p->tokens;
+            const size_t tokens = at_most(p->tokens, (size_t)p->n - t);
+            const bool last = closes[c] == 3, whole = here == p->rows && tokens == p->tokens;
+            float *to = last ? whole ? y + t * rows + r0 : border : open[closes[c]] + at;
+            const Chain j = { w + chain[c] * p->w_chain,
+                              x + (chain[c] * p->tiles + tile) * p->x_chain,
+                              (int)p->places,
+                              p->w->type,
+                              to,
+                              last && whole ? rows : p->rows,
+                              { open[0] + at, open[1] + at, open[2] + at },
+                              closes[c] };
             for (size_t i = 0; i < p->share; i++, *next += 64)
                 __builtin_prefetch((const void *)*next, 0, 2);
-            float closed[MOST_ROWS * MOST_TOKENS], *sum = c & 1 ? closed : sums[0] + at;
-            p->level->tile(sum, w + chain[c] * p->w_chain, xt, (int)p->places, p->w->type);
-            for (int l = 0; c >> l & 1; l++) {
-                float *to = c >> (l + 1) & 1 ? closed : sums[l + 1] + at;
-                for (size_t e = 0; e < size; e++) to[e] = closed[e] + sums[l][at + e];
-            }
+            p->level->tile(&j);
+            for (size_t i = 0; last && !whole && i < tokens; i++)
+                memcpy(y + (t + i) * rows + r0, border + i * p->rows, 4 * here);
         }
 }
 
 /* The rows from r0 on of one panel, w, for all tokens, x. */
 static void panel_rows(float *y, const Product *p, const uint8_t *w, const uint8_t *x, size_t r0) {
-    float memory[4][MEET * MOST_ROWS];
-    float *const sums[4] = { memory[0], memory[1], memory[2], memory[3] };
-    size_t rows = (size_t)p->w->rows, here = rows - r0 < p->rows ? rows - r0 : p->rows;
-    size_t together = MEET / p->tokens;
+    const size_t together = MEET / p->tokens;
     uintptr_t next = (uintptr_t)p->w->data + (r0 + (size_t)thread_count() * p->rows) *
                                                  row_bytes(p->w->type, (size_t)p->w->cols);
-    for (size_t tile = 0; tile < p->tiles; tile += together) {
-        size_t n_tiles = p->tiles - tile < together ? p->tiles - tile : together;
-        panel_product(sums, p, w, x, tile, n_tiles, &next);
-        for (size_t i = 0; i < n_tiles * p->tokens; i++) {
-            size_t t = tile * p->tokens + i;
-            if (t < (size_t)p->n) memcpy(y + t * rows + r0, sums[3] + i * p->rows, 4 * here);
-        }
-    }
+    for (size_t tile = 0; tile < p->tiles; tile += together)
+        panel_tiles(y, p, w, x, r0, tile, at_most(tile + together, p->tiles), &next);
 }
 
 static void int8_prompt(float *y, const float *x, const Tensor *w, int n) {

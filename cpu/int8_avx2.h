@@ -53,12 +53,10 @@ typedef struct {
 
 INLINE void unpack_eight(Eight *e, const uint8_t *const row[8], size_t size, const uint32_t type) {
     for (int r = 0; r < 8; r++) {
-        uint8_t end[SUPER / 32 * 34] = { 0 };
         float d[8], m[8] = { 0 };
+        SuperCopy copy;
         Codes c;
-        const uint8_t *p = row[r];
-        if (size < super_bytes(type)) p = size ? memcpy(end, row[r], size) : end;
-        unpack_x86(&c, p, type);
+        unpack_x86(&c, whole_super(copy, row[r], size, type), type);
         part_pairs(&c, type);
         _mm256_storeu_ps(d, c.d);
         if (has_min(type)) _mm256_storeu_ps(m, c.m);
@@ -171,12 +169,12 @@ INLINE void block_dots(__m256i dot[2][PANEL_TOKENS], const uint8_t *w, const uin
     }
 }
 
-INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks,
-                      const uint32_t type) {
+INLINE void tile_int8(const Chain *c, const uint32_t type) {
+    const uint8_t *w = c->w, *x = c->x;
     const size_t steps = words_avx2(type) ? 16 : 8;
     __m256 acc[2][PANEL_TOKENS];
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) acc[0][t] = acc[1][t] = _mm256_setzero_ps();
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < c->blocks; b++) {
         __m256i dot[2][PANEL_TOKENS];
         block_dots(dot, w, x, type);
         w += steps * 4 * PANEL_ROWS;
@@ -196,14 +194,16 @@ INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks
         w += 2 * 4 * PANEL_ROWS;
         x += 2 * 4 * PANEL_TOKENS;
     }
+    for (int l = 0; l < c->n_open; l++)
+        UNROLL for (int t = 0; t < PANEL_TOKENS; t++) UNROLL for (int v = 0; v < 2; v++) acc[v][t] =
+            _mm256_add_ps(acc[v][t], _mm256_loadu_ps(c->open[l] + t * PANEL_ROWS + 8 * v));
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) UNROLL for (int v = 0; v < 2; v++)
-        _mm256_storeu_ps(sum + t * PANEL_ROWS + 8 * v, acc[v][t]);
+        _mm256_storeu_ps(c->sum + (size_t)t * c->stride + 8 * v, acc[v][t]);
 }
 
-static void tile_int8_avx2(float *sum, const uint8_t *panel, const uint8_t *x, int blocks,
-                           uint32_t type) {
-#define TILE_OF(TYPE) tile_int8(sum, panel, x, blocks, TYPE)
-    FOR_TYPE(type, TILE_OF)
+static void tile_int8_avx2(const Chain *c) {
+#define TILE_OF(TYPE) tile_int8(c, TYPE)
+    FOR_TYPE(c->type, TILE_OF)
 #undef TILE_OF
 }
 

@@ -31,11 +31,11 @@ INLINE __m512i scaled_words(__m256i code, const int8_t *s) {
 
 INLINE void unpack_row(Sixteen *s, const int r, const uint8_t *row, size_t size,
                        const uint32_t type) {
-    uint8_t end[SUPER / 32 * 34] = { 0 }, *code = (uint8_t *)s->code[r];
+    uint8_t *code = (uint8_t *)s->code[r];
     int8_t scale[16];
+    SuperCopy copy;
     Codes c;
-    if (size < super_bytes(type)) row = memcpy(end, row, size);
-    unpack_x86(&c, row, type);
+    unpack_x86(&c, whole_super(copy, row, size, type), type);
     part_pairs(&c, type);
     if (type == T_Q6_K) _mm_storeu_si128((__m128i *)scale, c.natural);
     UNROLL for (int j = 0; j < 8; j++) {
@@ -131,13 +131,13 @@ INLINE void block_dots(__m512i dot[PANEL_TOKENS][PANEL_VECTORS], const uint8_t *
     }
 }
 
-INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks,
-                      const uint32_t type) {
+INLINE void tile_int8(const Chain *c, const uint32_t type) {
+    const uint8_t *w = c->w, *x = c->x;
     const size_t steps = words_avx512(type) ? 16 : 8;
     V acc[PANEL_TOKENS][PANEL_VECTORS];
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
         acc[t][v] = v_zero();
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < c->blocks; b++) {
         __m512i dot[PANEL_TOKENS][PANEL_VECTORS];
         block_dots(dot, w, x, type);
         const float *scales = (const float *)(const void *)(w + steps * 4 * PANEL_ROWS);
@@ -154,14 +154,16 @@ INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks
         w += (steps + 2) * 4 * PANEL_ROWS;
         x += 2 * 4 * PANEL_TOKENS;
     }
+    for (int l = 0; l < c->n_open; l++)
+        UNROLL for (int t = 0; t < PANEL_TOKENS; t++) UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
+            acc[t][v] = v_add(acc[t][v], v_load(c->open[l] + t * PANEL_ROWS + 16 * v));
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) UNROLL for (int v = 0; v < PANEL_VECTORS; v++)
-        v_store(sum + t * PANEL_ROWS + 16 * v, acc[t][v]);
+        v_store(c->sum + (size_t)t * c->stride + 16 * v, acc[t][v]);
 }
 
-static void tile_int8_avx512(float *sum, const uint8_t *panel, const uint8_t *x, int blocks,
-                             uint32_t type) {
-#define TILE_OF(TYPE) tile_int8(sum, panel, x, blocks, TYPE)
-    FOR_TYPE(type, TILE_OF)
+static void tile_int8_avx512(const Chain *c) {
+#define TILE_OF(TYPE) tile_int8(c, TYPE)
+    FOR_TYPE(c->type, TILE_OF)
 #undef TILE_OF
 }
 

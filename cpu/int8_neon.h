@@ -177,18 +177,14 @@ INLINE void row_neon(float *y, size_t y_stride, const Rounded *x, const uint8_t 
                      int t0, const int n, const uint32_t type) {
     const size_t bytes = row_bytes(type, SUPER);
     V acc[BUNCH_NEON];
-    uint8_t end[SUPER / 32 * 34] = { 0 }; /* the last superblock, where it is not whole */
+    SuperCopy copy;
     for (int t = 0; t < n; t++) acc[t] = v_zero();
     for (size_t k = 0; k < (size_t)cols; k += SUPER, row += bytes) {
         Codes c;
-        const uint8_t *p = row;
-        if ((size_t)cols - k < SUPER) {
-            memcpy(end, row, row_bytes(type, (size_t)cols - k));
-            p = end;
-        }
+        size_t left = (size_t)cols - k < SUPER ? row_bytes(type, (size_t)cols - k) : bytes;
         for (size_t b = 0; b < bytes; b += 64)
             __builtin_prefetch((const void *)((uintptr_t)row + b + AHEAD_NEON));
-        unpack_neon(&c, p, type);
+        unpack_neon(&c, whole_super(copy, row, left, type), type);
         for (int t = 0; t < n; t++) {
             size_t at = (size_t)(t0 + t) * x->padded + k;
             V dot = to_float(dots_neon(&c, x->q + at, type));
@@ -225,12 +221,10 @@ typedef struct {
 
 INLINE void unpack_eight(Eight *e, const uint8_t *const row[8], size_t size, const uint32_t type) {
     for (int r = 0; r < PANEL_ROWS; r++) {
-        uint8_t end[SUPER / 32 * 34] = { 0 };
         float d[8], m[8] = { 0 };
+        SuperCopy copy;
         Codes c;
-        const uint8_t *p = row[r];
-        if (size < row_bytes(type, SUPER)) p = memcpy(end, row[r], size);
-        unpack_neon(&c, p, type);
+        unpack_neon(&c, whole_super(copy, row[r], size, type), type);
         UNROLL for (int i = 0; i < 16; i++)
             vst1q_f32(e->dword[r] + 4 * i, vreinterpretq_f32_s8(c.code[i]));
         v_store(d, c.d);
@@ -367,12 +361,12 @@ INLINE void block_dots(Ints dot[PANEL_TOKENS], const uint8_t *w, const uint8_t *
 #endif
 }
 
-INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks,
-                      const uint32_t type) {
+INLINE void tile_int8(const Chain *c, const uint32_t type) {
+    const uint8_t *w = c->w, *x = c->x;
     const size_t steps = DOTPROD ? 8 : 16, w_codes = steps * 4 * PANEL_ROWS;
     V acc[PANEL_TOKENS];
     UNROLL for (int t = 0; t < PANEL_TOKENS; t++) acc[t] = v_zero();
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < c->blocks; b++) {
         Ints dot[PANEL_TOKENS];
         block_dots(dot, w, x, w + w_codes + 4 * PANEL_ROWS, type);
         const float *scale = (const float *)(const void *)(w + w_codes);
@@ -385,7 +379,10 @@ INLINE void tile_int8(float *sum, const uint8_t *w, const uint8_t *x, int blocks
         w += w_codes + 2 * 4 * PANEL_ROWS;
         x += (steps + 3) * 4 * PANEL_TOKENS;
     }
-    UNROLL for (int t = 0; t < PANEL_TOKENS; t++) v_store(sum + t * PANEL_ROWS, acc[t]);
+    for (int l = 0; l < c->n_open; l++)
+        UNROLL for (int t = 0; t < PANEL_TOKENS; t++) acc[t] =
+            v_add(acc[t], v_load(c->open[l] + t * PANEL_ROWS));
+    UNROLL for (int t = 0; t < PANEL_TOKENS; t++) v_store(c->sum + (size_t)t * c->stride, acc[t]);
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -401,10 +398,9 @@ static void pack_neon(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t 
 #define PACK_OF(TYPE) pack_rows(panel, w, stride, n_rows, cols, TYPE)
     FOR_TYPE(type, PACK_OF)
 }
-static void tile_int8_neon(float *sum, const uint8_t *panel, const uint8_t *x, int blocks,
-                           uint32_t type) {
-#define TILE_OF(TYPE) tile_int8(sum, panel, x, blocks, TYPE)
-    FOR_TYPE(type, TILE_OF)
+static void tile_int8_neon(const Chain *c) {
+#define TILE_OF(TYPE) tile_int8(c, TYPE)
+    FOR_TYPE(c->type, TILE_OF)
 }
 static bool words_neon(uint32_t type) {
     (void)type;

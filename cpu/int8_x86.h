@@ -331,10 +331,11 @@ INLINE void row_x86(float *y, size_t y_stride, const Rounded *x, const uint8_t *
     }
     if (left > 0) {
         UNROLL for (int r = 0; r < n_rows; r++) {
-            uint8_t copy[SUPER / 32 * 34] = { 0 };
+            SuperCopy copy;
             const uint8_t *p = w + (size_t)r * step;
             fetch_x86(p, bytes);
-            if ((size_t)(stop - p) < bytes) p = memcpy(copy, p, row_bytes(type, (size_t)left * 32));
+            if ((size_t)(stop - p) < bytes)
+                p = whole_super(copy, p, row_bytes(type, (size_t)left * 32), type);
             super_x86(acc + r * n, x, at + whole, n, p, left, type);
         }
     }

@@ -165,6 +165,19 @@ OC_API bool has_min(uint32_t type) {
     default: break;                                                                                \
     }
 
+/* Memory for a superblock of any type. */
+typedef uint8_t SuperCopy[SUPER / 32 * 34];
+
+/* A whole superblock: p, if `size` bytes from there are one; else a copy of them, zeros behind. */
+INLINE const uint8_t *whole_super(SuperCopy copy, const uint8_t *p, size_t size,
+                                  const uint32_t type) {
+    const size_t bytes = row_bytes(type, SUPER);
+    if (size >= bytes) return p;
+    memset(copy + size, 0, bytes - size);
+    if (size) memcpy(copy, p, size);
+    return copy;
+}
+
 /* n rounded tokens, `padded` numbers each, a multiple of SUPER. */
 typedef struct {
     int n;
@@ -191,6 +204,19 @@ typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t
  *
  * What a byte holds is the level's affair (code + offset, where its instruction wants that; sums
  * then start from -offset sum q). */
+
+/* One chain of a tile. sum (tokens, rows), tokens `stride` numbers apart, becomes the chain, with
+ * open[0], then open[1] and so on added to it, which are (tokens, rows) without gaps. */
+typedef struct {
+    const uint8_t *w, *x;
+    int blocks;
+    uint32_t type;
+    float *sum;
+    size_t stride;
+    const float *open[3];
+    int n_open;
+} Chain;
+
 typedef struct {
     int rows, tokens;             /* 0: this level has no panels */
     bool (*words)(uint32_t type); /* two codes a dword, not four */
@@ -200,8 +226,7 @@ typedef struct {
      * chain b mod 8; chains have padded / SUPER blocks; rows and blocks that are missing are 0. */
     void (*pack)(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t type, int n_rows,
                  int cols);
-    /* sum (tokens, rows) = one chain of so many blocks. */
-    void (*tile)(float *sum, const uint8_t *panel, const uint8_t *x, int blocks, uint32_t type);
+    void (*tile)(const Chain *c);
 } Panels;
 
 /* ------------------------------------------------------------------------------------------------
