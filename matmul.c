@@ -201,14 +201,14 @@ static void panel_tiles(float *y, const Product *p, const uint8_t *w, const uint
             const size_t tokens = at_most(p->tokens, (size_t)p->n - t);
             const bool last = closes[c] == 3, whole = here == p->rows && tokens == p->tokens;
             float *to = last ? whole ? y + t * rows + r0 : border : open[closes[c]] + at;
-            const Chain j = { w + chain[c] * p->w_chain,
-                              x + (chain[c] * p->tiles + tile) * p->x_chain,
-                              (int)p->places,
-                              p->w->type,
-                              to,
-                              last && whole ? rows : p->rows,
-                              { open[0] + at, open[1] + at, open[2] + at },
-                              closes[c] };
+            const Chain j = { .w = w + chain[c] * p->w_chain,
+                              .x = x + (chain[c] * p->tiles + tile) * p->x_chain,
+                              .blocks = (int)p->places,
+                              .type = p->w->type,
+                              .sum = to,
+                              .stride = last && whole ? rows : p->rows,
+                              .open = { open[0] + at, open[1] + at, open[2] + at },
+                              .n_open = closes[c] };
             for (size_t i = 0; i < p->share; i++, *next += 64)
                 __builtin_prefetch((const void *)*next, 0, 2);
             p->level->tile(&j);

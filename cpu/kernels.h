@@ -208,13 +208,13 @@ typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t
 /* One chain of a tile. sum (tokens, rows), tokens `stride` numbers apart, becomes the chain, with
  * open[0], then open[1] and so on added to it, which are (tokens, rows) without gaps. */
 typedef struct {
-    const uint8_t *w, *x;
+    const uint8_t *w, *x; /* its first blocks in the panel and in the tile of tokens */
     int blocks;
     uint32_t type;
     float *sum;
     size_t stride;
-    const float *open[3];
-    int n_open;
+    const float *open[3]; /* sums of one, two and four chains before it (panel_tiles) ... */
+    int n_open;           /* ... of which so many are closed */
 } Chain;
 
 typedef struct {
