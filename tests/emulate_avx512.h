@@ -48,6 +48,16 @@ static inline __m256i emulate_load_16(__mmask16 mask, const uint8_t *p) {
         if (mask >> l & 1) memcpy(lane + l, p + 2 * l, 2);
     return _mm256_loadu_si256((const __m256i *)(const void *)lane);
 }
+#undef _mm256_mask_add_epi8
+#define _mm256_mask_add_epi8(keep, mask, a, b) emulate_add_8(keep, mask, a, b)
+static inline __m256i emulate_add_8(__m256i keep, __mmask32 mask, __m256i a, __m256i b) {
+    uint8_t from[32], sum[32];
+    _mm256_storeu_si256((__m256i *)(void *)from, keep);
+    _mm256_storeu_si256((__m256i *)(void *)sum, _mm256_add_epi8(a, b));
+    for (int l = 0; l < 32; l++)
+        if (mask >> l & 1) from[l] = sum[l];
+    return _mm256_loadu_si256((const __m256i *)(const void *)from);
+}
 #undef _mm512_extractf32x8_ps
 #define _mm512_extractf32x8_ps(a, h) emulate_half(a, h)
 static inline __m256 emulate_half(__m512 a, int h) { return ((Parts){ .f = a }).half[h]; }
