@@ -126,7 +126,7 @@ static void int8_few(float *y, const float *x, const Tensor *w, int n) {
 enum {
     FEW = 8,   /* so many tokens or less take the rows as they are stored */
     MEET = 64, /* tokens that meet a panel of W while it is in the cache */
-    MOST_ROWS = 32,
+    MOST_ROWS = 64,
     MOST_TOKENS = 16 /* of a level's tile */
 };
 
@@ -192,14 +192,14 @@ static void pack_token(uint8_t *tiles, const Product *p, const float *x, size_t 
 static void panel_tiles(float *y, const Product *p, const uint8_t *w, const uint8_t *x, size_t r0,
                         size_t first, size_t behind, uintptr_t *next) {
     static const size_t chain[8] = { 0, 4, 2, 6, 1, 5, 3, 7 };
-    static const int closes[8] = { 0, 1, 0, 2, 0, 1, 0, 3 };
-    float open[3][MEET * MOST_ROWS], border[MOST_ROWS * MOST_TOKENS];
+    static const int closes[8] = { 0, 1, 0, 2, 0, 1, 0, ALL_OPEN };
+    float open[ALL_OPEN][MEET * MOST_ROWS], border[MOST_ROWS * MOST_TOKENS];
     const size_t rows = (size_t)p->w->rows, here = at_most(p->rows, rows - r0);
     for (int c = 0; c < 8; c++)
         for (size_t tile = first; tile < behind; tile++) {
             const size_t at = (tile - first) * p->rows * p->tokens, t = tile * p->tokens;
             const size_t tokens = at_most(p->tokens, (size_t)p->n - t);
-            const bool last = closes[c] == 3, whole = here == p->rows && tokens == p->tokens;
+            const bool last = closes[c] == ALL_OPEN, whole = here == p->rows && tokens == p->tokens;
             float *to = last ? whole ? y + t * rows + r0 : border : open[closes[c]] + at;
             const Chain j = { .w = w + chain[c] * p->w_chain,
                               .x = x + (chain[c] * p->tiles + tile) * p->x_chain,

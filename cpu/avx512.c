@@ -8,12 +8,18 @@
 #else
 #ifdef __clang__
 #pragma clang attribute push(                                                                      \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma"))),  \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma,"     \
+                          "amx-tile,amx-int8"))),                                                  \
     apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,f16c,fma")
+#pragma GCC target("amx-tile,amx-int8")
 #endif
-#include <immintrin.h> /* _mm512_* */
+#include <cpuid.h>     /* __get_cpuid_count */
+#include <immintrin.h> /* _mm512_*, _tile_* */
+#ifdef __linux__
+#include <sys/syscall.h> /* SYS_arch_prctl */
+#endif
 #endif
 
 /* ------------------------------------------------------------------------------------------------
@@ -106,6 +112,7 @@ INLINE V v_pairs(V a, V b, V sum) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (_
 enum { DOT_TOKENS = 6 };
 #include "floats.h"      /* float_dots, float_pack */
 #include "int8_avx512.h" /* int8_rows_x86, PANELS_AVX512 */
+#include "int8_amx.h"    /* PANELS_AMX */
 #include "tile.h"        /* TILE */
 
 TILE(avx512, 14, 16, 1, v_fma)
@@ -114,6 +121,7 @@ TILE(bf16, 14, 16, 2, v_pairs)
 #ifdef OC_SIMDE
 static bool avx512_here(void) { return true; }
 static bool bf16_here(void) { return true; }
+static bool amx_here(void) { return true; }
 #else
 static bool avx512_here(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -121,25 +129,42 @@ static bool avx512_here(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("avx512bf16"); }
+
+/* The processor must have tiles and products of bytes, and a process must ask Linux for them. */
+static bool amx_here(void) {
+#ifdef __linux__
+    enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, ASK_FOR = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, features;
+    return avx512_here() && __get_cpuid_count(7, 0, &a, &b, &c, &features) && features & AMX_TILE &&
+           features & AMX_INT8 && syscall(SYS_arch_prctl, ASK_FOR, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
 #endif
 
 /* Intel's processors take more than four times as long for vdpbf16ps as for a multiply-add of
  * float32, of which two do the same (build/machine measures both; bench/notes.md). */
 static bool bf16_slow(void) { return __builtin_cpu_is("intel"); }
 
-/* Two levels, because sums of pairs have other roundings: a level's name stands for its results. */
+/* Three levels. Sums of pairs have other roundings, and a level's name stands for its results;
+ * those of amx are avx512's. */
 #define AVX512                                                                                     \
     .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_x86,                \
-    .panels = PANELS_AVX512, .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 },               \
-    .turn = turn_avx2, .copy = copy_avx2, .attend = attend, .exp_all = exp_all, .swiglu = swiglu
+    .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 }, .turn = turn_avx2, .copy = copy_avx2,  \
+    .attend = attend, .exp_all = exp_all, .swiglu = swiglu
 
-const Kernels kernels_avx512 = { .name = "avx512", .here = avx512_here, AVX512 };
+const Kernels kernels_avx512 = {
+    .name = "avx512", .here = avx512_here, AVX512, .panels = PANELS_AVX512
+};
 const Kernels kernels_avx512bf16 = { .name = "avx512bf16",
                                      .here = bf16_here,
                                      .slow = bf16_slow,
                                      AVX512,
+                                     .panels = PANELS_AVX512,
                                      .pair_dots = pair_dots,
                                      .bf16 = { 14, 32, tile_bf16, 16, 16, chains_bf16 } };
+const Kernels kernels_amx = { .name = "amx", .here = amx_here, AVX512, .panels = PANELS_AMX };
 #if defined(__clang__) && !defined(OC_SIMDE)
 #pragma clang attribute pop
 #endif

@@ -48,9 +48,21 @@ INLINE void unpack_row(Sixteen *s, const int r, const uint8_t *row, size_t size,
     _mm256_storeu_ps(s->scale[r] + 8, has_min(type) ? c.m : _mm256_setzero_ps());
 }
 
+/* d and m of 16 rows, of each block of a superblock, into the panel: 16 d and, `rows` floats
+ * further on, 16 m; from block to block `chain` bytes. */
+INLINE void pack_scales(uint8_t *panel, size_t chain, const int rows, float scale[16][16]) {
+    V v[16];
+    UNROLL for (int r = 0; r < 16; r++) v[r] = v_load(scale[r]);
+    v_turn(v);
+    UNROLL for (size_t j = 0; j < 8; j++) {
+        float *out = (float *)(void *)(panel + j * chain);
+        v_store(out, v[j]);
+        v_store(out + rows, v[8 + j]);
+    }
+}
+
 /* Superblock i of 16 rows into its lanes of the panel. */
-INLINE void pack_sixteen(uint8_t *panel, const Sixteen *s, size_t i, size_t places,
-                         const uint32_t type) {
+INLINE void pack_sixteen(uint8_t *panel, Sixteen *s, size_t i, size_t places, const uint32_t type) {
     const size_t steps = words_avx512(type) ? 16 : 8, block = (steps + 2) * 4 * PANEL_ROWS;
     V v[16];
     for (size_t at = 0; at < 8 * steps; at += 16) {
@@ -62,13 +74,7 @@ INLINE void pack_sixteen(uint8_t *panel, const Sixteen *s, size_t i, size_t plac
             v_store((float *)(void *)out, v[l]);
         }
     }
-    UNROLL for (int r = 0; r < 16; r++) v[r] = v_load(s->scale[r]);
-    v_turn(v);
-    UNROLL for (size_t j = 0; j < 8; j++) {
-        float *out = (float *)(void *)(panel + (j * places + i) * block + steps * 4 * PANEL_ROWS);
-        v_store(out, v[j]);
-        v_store(out + PANEL_ROWS, v[8 + j]);
-    }
+    pack_scales(panel + i * block + steps * 4 * PANEL_ROWS, places * block, PANEL_ROWS, s->scale);
 }
 
 INLINE void pack_rows(uint8_t *panel, const uint8_t *w, size_t stride, int n_rows, int cols,

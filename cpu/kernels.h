@@ -203,18 +203,20 @@ typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t
  *                   start from | `tokens` floats dx | `tokens` floats dx sum q
  *
  * What a byte holds is the level's affair (code + offset, where its instruction wants that; sums
- * then start from -offset sum q). */
+ * then start from -offset sum q), and so is the order within a block of W. */
 
-/* One chain of a tile. sum (tokens, rows), tokens `stride` numbers apart, becomes the chain, with
- * open[0], then open[1] and so on added to it, which are (tokens, rows) without gaps. */
+/* One chain of a tile: its sums, with open[0], then open[1] and so on added to them, go to `sum`.
+ * The last chain closes ALL_OPEN of them, and its sums are y: (tokens, rows), tokens `stride`
+ * numbers apart. Those of the others are as the level likes, without gaps. */
+enum { ALL_OPEN = 3 };
 typedef struct {
     const uint8_t *w, *x; /* its first blocks in the panel and in the tile of tokens */
     int blocks;
     uint32_t type;
     float *sum;
     size_t stride;
-    const float *open[3]; /* sums of one, two and four chains before it (panel_tiles) ... */
-    int n_open;           /* ... of which so many are closed */
+    const float *open[ALL_OPEN]; /* sums of one, two and four chains before it (panel_tiles) ... */
+    int n_open;                  /* ... of which so many are closed */
 } Chain;
 
 typedef struct {
@@ -314,8 +316,8 @@ typedef struct {
     void (*swiglu)(float *gate, const float *up, size_t n); /* gate_i = silu(gate_i) up_i */
 } Kernels;
 
-extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_neon,
-    kernels_dotprod;
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_amx,
+    kernels_neon, kernels_dotprod;
 
 /* plain.c, for the levels that have nothing better. */
 Int8Rows int8_rows_plain;

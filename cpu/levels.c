@@ -7,9 +7,10 @@
 
 /* Best first. */
 #if defined(__x86_64__) && defined(__GNUC__)
-static const Kernels *const levels[] = { &kernels_avx512bf16, &kernels_avx512, &kernels_avx2,
-                                         &kernels_plain };
-const char matmul_levels[] = "instruction set that this CPU has: avx512bf16, avx512, avx2 or plain";
+static const Kernels *const levels[] = { &kernels_amx, &kernels_avx512bf16, &kernels_avx512,
+                                         &kernels_avx2, &kernels_plain };
+const char matmul_levels[] =
+    "instruction set that this CPU has: amx, avx512bf16, avx512, avx2 or plain";
 #elif defined(__aarch64__) && defined(__GNUC__)
 static const Kernels *const levels[] = { &kernels_dotprod, &kernels_neon, &kernels_plain };
 const char matmul_levels[] = "instruction set that this CPU has: dotprod, neon or plain";

@@ -1,5 +1,5 @@
-/* emulate_avx512.h: AVX-512 as SIMDe (libsimde-dev) computes it on a CPU that has AVX2 and FMA, and
- * what its version 0.7.4 lacks. cpu/avx512.c includes this in the place of immintrin.h when
+/* emulate_avx512.h: AVX-512 as SIMDe (libsimde-dev) computes it on a CPU with AVX2 and FMA, what
+ * its version 0.7.4 lacks, and AMX. cpu/avx512.c includes this in the place of immintrin.h when
  * tests/test_avx512.py compiles it. */
 #ifndef EMULATE_AVX512_H
 #define EMULATE_AVX512_H
@@ -109,6 +109,49 @@ static inline __m512 emulate_quarters(__m512 a, __m512 b, int order) {
         r.lane[l] = (l < 8 ? &p : &q)->lane[quarter * 4 + l % 4];
     }
     return r.f;
+}
+
+/* AMX: the registers of a thread. A row that is shorter than 64 bytes ends there, and tdpbssd wants
+ * shapes that fit each other. */
+typedef struct {
+    int rows, bytes;
+    int8_t byte[16][64];
+} EmulatedTile;
+static _Thread_local EmulatedTile emulated_tile[8];
+
+#undef _tile_loadconfig
+#define _tile_loadconfig(shapes) emulate_shapes((const uint8_t *)(shapes))
+static inline void emulate_shapes(const uint8_t *shapes) {
+    for (int t = 0; t < 8; t++)
+        emulated_tile[t] = (EmulatedTile){ .rows = shapes[48 + t],
+                                           .bytes = shapes[16 + 2 * t] | shapes[17 + 2 * t] << 8 };
+}
+#undef _tile_zero
+#define _tile_zero(t) memset(emulated_tile[t].byte, 0, sizeof emulated_tile[t].byte)
+#undef _tile_loadd
+#define _tile_loadd(t, p, step) emulate_tile_load(&emulated_tile[t], p, step)
+static inline void emulate_tile_load(EmulatedTile *t, const uint8_t *p, size_t step) {
+    for (int r = 0; r < t->rows; r++) memcpy(t->byte[r], p + (size_t)r * step, (size_t)t->bytes);
+}
+#undef _tile_stored
+#define _tile_stored(t, p, step) emulate_tile_store(&emulated_tile[t], (uint8_t *)(p), step)
+static inline void emulate_tile_store(const EmulatedTile *t, uint8_t *p, size_t step) {
+    for (int r = 0; r < t->rows; r++) memcpy(p + (size_t)r * step, t->byte[r], (size_t)t->bytes);
+}
+#undef _tile_dpbssd
+#define _tile_dpbssd(c, a, b)                                                                      \
+    emulate_dpbssd(&emulated_tile[c], &emulated_tile[a], &emulated_tile[b])
+static inline void emulate_dpbssd(EmulatedTile *c, const EmulatedTile *a, const EmulatedTile *b) {
+    if (c->rows != a->rows || c->bytes != b->bytes || a->bytes != 4 * b->rows)
+        die("emulation: tdpbssd of %d x %d, %d x %d and %d x %d bytes, expected shapes that fit",
+            c->rows, c->bytes, a->rows, a->bytes, b->rows, b->bytes);
+    for (int r = 0; r < c->rows; r++)
+        for (int l = 0; l < c->bytes / 4; l++) {
+            int32_t sum;
+            memcpy(&sum, &c->byte[r][4 * l], 4);
+            for (int k = 0; k < a->bytes; k++) sum += a->byte[r][k] * b->byte[k / 4][4 * l + k % 4];
+            memcpy(&c->byte[r][4 * l], &sum, 4);
+        }
 }
 
 #endif

@@ -21,7 +21,7 @@
 #endif
 
 /* For matmul_choose; what this CPU lacks is passed over. */
-#define LEVEL_NAMES "plain", "avx2", "avx512", "avx512bf16", "neon", "dotprod"
+#define LEVEL_NAMES "plain", "avx2", "avx512", "avx512bf16", "amx", "neon", "dotprod"
 
 static int test_passed, test_failed;
 

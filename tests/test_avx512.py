@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""test_avx512.py: the level for AVX-512 on a CPU that has none: compiles cpu/avx512.c in
+"""test_avx512.py: the levels for AVX-512 and AMX on a CPU that lacks them: compiles cpu/avx512.c in
 build/simde with the intrinsics of SIMDe, which are plain code and AVX2, and runs the C tests of
 levels. What that cannot show: that a compiler turns the same intrinsics into the instructions."""
 
 import os
+import re
 
 from check import LEVEL_TESTS, check, end, relay, skip, start
 
@@ -21,7 +22,7 @@ def cpu_flags():
 
 def main():
     flags = cpu_flags()
-    if {"avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
+    if {"avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "amx_int8"} <= flags:
         return skip("avx512", "the other tests have been on it already")
     if not {"avx2", "fma", "f16c"} <= flags:
         return skip("avx512", "not a CPU with AVX2, on which it is emulated")
@@ -33,8 +34,9 @@ def main():
         return
     for test in programs:
         done = start(test, timeout=250, env={"OC_SMALL": "1", "OMP_NUM_THREADS": "2"})
-        check(f"{test} has the level", b" avx512 " in done.stdout or b" avx512:" in done.stdout,
-              "is not in its output")
+        for level in (b"avx512", b"amx")[:1 if test.endswith("attention") else 2]:
+            check(f"{test} has the level {level.decode()}",
+                  re.search(rb" %s[ :]" % level, done.stdout), "is not in its output")
         relay("simde", done)
 
 
