@@ -98,7 +98,7 @@ static void pack_amx(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t t
 /* ------------------------------------------------------------------------------------------------
  * 3. The tile, 16 x 16 sums of float32 in registers, lanes are tokens */
 
-/* The integer products of a block, (row, token); of q6_k those of its halves, one after the other. */
+/* The integer products of a block, (row, token); of q6_k, of its two halves. */
 INLINE void products_amx(int32_t *dot, const uint8_t *w, const uint8_t *x, const uint32_t type) {
     _tile_zero(AMX_C);
     if (type == T_Q6_K) {
