@@ -1,4 +1,4 @@
-/* avx512.c: the level of x86 processors with AVX-512 and its dot products of bytes (VNNI):
+/* avx512.c: the levels of x86 processors with AVX-512 and its dot products of bytes (VNNI):
  * vectors of 16 float32. `always_inline` with constant arguments makes one routine per tile size or
  * type out of each body. */
 #include "kernels.h"
@@ -130,13 +130,20 @@ static bool avx512_here(void) {
 }
 static bool bf16_here(void) { return avx512_here() && __builtin_cpu_supports("avx512bf16"); }
 
-/* The processor must have tiles and products of bytes, and a process must ask Linux for them. */
+/* The processor must have tile registers and products of bytes, and Linux must be asked for them.
+ * From then on what it saves of a thread has 8 KB more, in frames of signals too. */
 static bool amx_here(void) {
 #ifdef __linux__
-    enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, ASK_FOR = 0x1023, TILE_DATA = 18 };
+    enum {
+        AMX_TILE = 1 << 24,
+        AMX_INT8 = 1 << 25,
+        ARCH_REQ_XCOMP_PERM = 0x1023,
+        XFEATURE_XTILEDATA = 18
+    };
     unsigned a, b, c, features;
     return avx512_here() && __get_cpuid_count(7, 0, &a, &b, &c, &features) && features & AMX_TILE &&
-           features & AMX_INT8 && syscall(SYS_arch_prctl, ASK_FOR, TILE_DATA) == 0;
+           features & AMX_INT8 &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else
     return false;
 #endif
@@ -147,8 +154,8 @@ static bool amx_here(void) {
  * float32, of which two do the same (build/machine measures both; bench/notes.md). */
 static bool bf16_slow(void) { return __builtin_cpu_is("intel"); }
 
-/* Three levels. Sums of pairs have other roundings, and a level's name stands for its results;
- * those of amx are avx512's. */
+/* Three levels. A level's name stands for its results: sums of pairs have other roundings. Those of
+ * amx, whose sums of whole numbers are exact, are avx512's. */
 #define AVX512                                                                                     \
     .float_dots = float_dots, .float_pack = float_pack, .int8_rows = int8_rows_x86,                \
     .tile = { 14, 32, tile_avx512, 16, 16, chains_avx512 }, .turn = turn_avx2, .copy = copy_avx2,  \

@@ -5,15 +5,26 @@
  *
  *     C[r][t] += sum over s, i of A[r][4 s + i] B[s][4 t + i]      i = 0..3
  *
- * A are 16 rows of W, a block of each as it is unpacked, so that nothing must be turned; B is that
- * block of 16 tokens as matmul packs it. 8192 products take 16 cycles, a fourth of what vpdpbusd
- * needs for them. Then their 256 sums, which are exact, go through memory into vectors, whose lanes
- * are tokens, to be scaled and added to the chain: that takes twice as long, and is the limit
- * (bench/notes.md). Test: tests/test_int8.c, tests/test_avx512.py. */
+ * A are 16 rows of W, a block of each as it is unpacked, so that no code must be turned; B is that
+ * block of 16 tokens as matmul packs it. These 8192 products take 16 cycles, a fourth of what
+ * vpdpbusd needs. But then their 256 sums, which are exact, go through memory into vectors, whose
+ * lanes are tokens, to be scaled and added to the chain, and all in all a block takes four times as
+ * long (bench/notes.md). Test: tests/test_int8.c, tests/test_avx512.py. */
 
-/* Rows of a tile register, sums of one; rows of a panel, so many that a tile of x, which would not
- * come from L2 fast enough, meets four sixteens of them; bytes of a block of 16 rows. */
-enum { AMX_SIDE = 16, AMX_SUMS = 256, AMX_ROWS = 64, AMX_BLOCK = (8 + 2) * 4 * AMX_SIDE };
+/* The side of a square of sums. A panel has four times as many rows, each 16 of which meet a tile
+ * of x while that is in L1. In bytes: 32 codes of 16 rows; a block of W, these with 16 d and 16 m;
+ * a step of x; in a block of x where 16 dx begin, where 16 dx sum q do, and its end. */
+enum {
+    AMX_SIDE = 16,
+    AMX_SUMS = AMX_SIDE * AMX_SIDE,
+    AMX_ROWS = 4 * AMX_SIDE,
+    AMX_CODES = 32 * AMX_SIDE,
+    AMX_BLOCK = AMX_CODES + 2 * 4 * AMX_SIDE,
+    AMX_STEP = 4 * AMX_SIDE,
+    AMX_DX = (8 + 1) * AMX_STEP,
+    AMX_DX_SUM = AMX_DX + AMX_STEP,
+    AMX_X_BLOCK = AMX_DX_SUM + AMX_STEP
+};
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Tile registers */
@@ -34,7 +45,8 @@ typedef struct {
     uint8_t rows[16];
 } TileShapes;
 
-/* Each thread has its own registers, and shapes them when it begins with a panel. */
+/* Each thread has its own registers, and shapes them when it packs a panel. They stay in use: what
+ * that costs, 8 KB to save where threads change places, is less than to begin anew each time. */
 static void shape_tiles(void) {
     static const TileShapes shapes = { .palette = 1,
                                        .row_bytes = { 64, 64, 32, 64, 16, 64 },
@@ -43,8 +55,8 @@ static void shape_tiles(void) {
 }
 
 /* ------------------------------------------------------------------------------------------------
- * 2. Packing. A chain of the panel is that of 16 rows, then of the next 16; a block 16 rows of 32
- * codes, 16 d, 16 m; of q6_k, in the place of m, the scales of the two halves as words */
+ * 2. Packing. A chain of the panel is that of 16 rows, then of the next 16; a block is 16 rows of
+ * 32 codes, 16 d, 16 m; of q6_k, in the place of m, the scales of the two halves as words */
 
 static bool words_amx(uint32_t type) {
     (void)type;
@@ -83,7 +95,7 @@ INLINE void pack_rows_amx(uint8_t *panel, const uint8_t *w, size_t stride, int n
                 unpack_amx(panel, chain, scale[r],
                            whole_super(copy, row, row_bytes(type, left), type), r, type);
             }
-            pack_scales(panel + 32 * AMX_SIDE, chain, AMX_SIDE, scale);
+            pack_scales(panel + AMX_CODES, chain, AMX_SIDE, scale);
         }
 }
 
@@ -98,21 +110,22 @@ static void pack_amx(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t t
 /* ------------------------------------------------------------------------------------------------
  * 3. The tile, 16 x 16 sums of float32 in registers, lanes are tokens */
 
-/* The integer products of a block, (row, token); of q6_k, of its two halves. */
+/* The integer products of a block, (row, token); of q6_k, of its two halves. What is read was
+ * written in other functions: for gcc loads of tiles have no order among those of memory. */
 INLINE void products_amx(int32_t *dot, const uint8_t *w, const uint8_t *x, const uint32_t type) {
     _tile_zero(AMX_C);
     if (type == T_Q6_K) {
         _tile_zero(AMX_C2);
         _tile_loadd(AMX_HALF_A, w, 32);
-        _tile_loadd(AMX_HALF_B, x, 64);
+        _tile_loadd(AMX_HALF_B, x, AMX_STEP);
         _tile_dpbssd(AMX_C, AMX_HALF_A, AMX_HALF_B);
         _tile_loadd(AMX_HALF_A, w + 16, 32);
-        _tile_loadd(AMX_HALF_B, x + 4 * 64, 64);
+        _tile_loadd(AMX_HALF_B, x + 4 * AMX_STEP, AMX_STEP);
         _tile_dpbssd(AMX_C2, AMX_HALF_A, AMX_HALF_B);
         _tile_stored(AMX_C2, dot + AMX_SUMS, 64);
     } else {
         _tile_loadd(AMX_A, w, 32);
-        _tile_loadd(AMX_B, x, 64);
+        _tile_loadd(AMX_B, x, AMX_STEP);
         _tile_dpbssd(AMX_C, AMX_A, AMX_B);
     }
     _tile_stored(AMX_C, dot, 64);
@@ -130,9 +143,9 @@ INLINE V load_dots(const int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si
 /* One block, of which dot are the products. */
 INLINE void scale_amx(V acc[AMX_SIDE], const int32_t *dot, const uint8_t *w, const uint8_t *x,
                       const uint32_t type) {
-    const float *d = (const float *)(const void *)(w + 32 * AMX_SIDE), *m = d + AMX_SIDE;
-    const V dx = v_load((const float *)(const void *)(x + 9 * 64));
-    const V s = v_load((const float *)(const void *)(x + 10 * 64));
+    const float *d = (const float *)(const void *)(w + AMX_CODES), *m = d + AMX_SIDE;
+    const V dx = v_load((const float *)(const void *)(x + AMX_DX));
+    const V s = v_load((const float *)(const void *)(x + AMX_DX_SUM));
     float first[AMX_SIDE], second[AMX_SIDE];
     if (type == T_Q6_K) half_scales(first, second, m);
     UNROLL for (int r = 0; r < AMX_SIDE; r++) {
@@ -151,17 +164,17 @@ INLINE void chain_amx(V acc[AMX_SIDE], const uint8_t *w, const uint8_t *x, int b
     _Alignas(64) int32_t dot[2][2 * AMX_SUMS];
     UNROLL for (int r = 0; r < AMX_SIDE; r++) acc[r] = v_zero();
     products_amx(dot[0], w, x, type);
-    for (int b = 0; b < blocks; b++, w += AMX_BLOCK, x += 11 * 64) {
-        if (b + 1 < blocks) products_amx(dot[(b + 1) & 1], w + AMX_BLOCK, x + 11 * 64, type);
+    for (int b = 0; b < blocks; b++, w += AMX_BLOCK, x += AMX_X_BLOCK) {
+        if (b + 1 < blocks) products_amx(dot[(b + 1) & 1], w + AMX_BLOCK, x + AMX_X_BLOCK, type);
         scale_amx(acc, dot[b & 1], w, x, type);
     }
 }
 
 INLINE void tile_rows_amx(const Chain *c, const uint32_t type) {
-    const size_t panel = (size_t)c->blocks * AMX_BLOCK;
+    const size_t sixteen = (size_t)c->blocks * AMX_BLOCK; /* rows of a chain */
     V acc[AMX_SIDE];
     for (size_t i = 0; i < AMX_ROWS / AMX_SIDE; i++) {
-        chain_amx(acc, c->w + i * panel, c->x, c->blocks, type);
+        chain_amx(acc, c->w + i * sixteen, c->x, c->blocks, type);
         for (int l = 0; l < c->n_open; l++)
             UNROLL for (int r = 0; r < AMX_SIDE; r++) acc[r] =
                 v_add(acc[r], v_load(c->open[l] + i * AMX_SUMS + AMX_SIDE * r));

@@ -194,16 +194,17 @@ typedef void Int8Rows(float *y, size_t y_stride, const Rounded *x, const uint8_t
                       int rows, int cols);
 
 /* For prompts: panels, whose lanes are rows, so that one number of x, broadcast, meets a vector of
- * weights and nothing is left to sum across lanes. A tile is `rows` x `tokens` sums in registers.
- * Both of its operands are copied in the order in which it reads them, chain by chain; a dword is 4
- * codes in bytes or, for types whose products need it, 2 in words of 16 bits, of consecutive k:
+ * weights and nothing is left to sum across lanes (amx: lanes are tokens). A tile is `rows` x
+ * `tokens` sums in registers. Both of its operands are copied in the order in which it reads them,
+ * chain by chain; a dword is 4 codes in bytes or, for types whose products need it, 2 in words of
+ * 16 bits, of consecutive k:
  *
  *     a block of W: 8 (words: 16) steps of `rows` dwords | `rows` floats d | `rows` floats m
  *     a block of x: 8 (words: 16) steps of `tokens` dwords | `tokens` dwords: what sums of products
  *                   start from | `tokens` floats dx | `tokens` floats dx sum q
  *
  * What a byte holds is the level's affair (code + offset, where its instruction wants that; sums
- * then start from -offset sum q), and so is the order within a block of W. */
+ * then start from -offset sum q), and so is the order within a chain of W. */
 
 /* One chain of a tile: its sums, with open[0], then open[1] and so on added to them, go to `sum`.
  * The last chain closes ALL_OPEN of them, and its sums are y: (tokens, rows), tokens `stride`
@@ -224,8 +225,9 @@ typedef struct {
     bool (*words)(uint32_t type); /* two codes a dword, not four */
     /* The start of a block's sums, of the sums of q of even and of odd pairs; NULL: 0 */
     uint32_t (*start)(int even, int odd, uint32_t type);
-    /* Rows of W (n_rows <= rows, `stride` bytes apart) as panel: block b stands at place b / 8 of
-     * chain b mod 8; chains have padded / SUPER blocks; rows and blocks that are missing are 0. */
+    /* Rows of W (n_rows <= rows, `stride` bytes apart) as panel: block b stands in chain b mod 8,
+     * at place b / 8; chains have padded / SUPER blocks. Blocks that are missing are 0, rows may be
+     * anything. The thread that has packed a panel is the one that calls `tile` with it. */
     void (*pack)(uint8_t *panel, const uint8_t *w, size_t stride, uint32_t type, int n_rows,
                  int cols);
     void (*tile)(const Chain *c);

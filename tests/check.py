@@ -13,6 +13,7 @@ SCRATCH = os.path.join(ROOT, "build", "scratch")  # what a test writes goes here
 
 # C tests that go through every level of the CPU; OC_SMALL makes them small, for emulators.
 LEVEL_TESTS = ["test_format", "test_int8", "test_gemm", "test_attention"]
+SIMDE = "/usr/include/simde/x86/avx512.h"  # of libsimde-dev
 
 failed = 0
 BEGUN = time.monotonic()
@@ -46,6 +47,16 @@ class Watch:
 
     def __str__(self):
         return f"{self.done} of {self.total}" + " in the time there was" * (self.done < self.total)
+
+
+def cpu_flags():
+    """What /proc/cpuinfo says that this CPU has: {"avx2", "amx_int8", ...}."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith("flags")]
+    except OSError:
+        lines = []
+    return set(lines[0].split()) if lines else set()
 
 
 def check(name, ok, why="is false"):

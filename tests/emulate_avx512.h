@@ -122,9 +122,13 @@ static _Thread_local EmulatedTile emulated_tile[8];
 #undef _tile_loadconfig
 #define _tile_loadconfig(shapes) emulate_shapes((const uint8_t *)(shapes))
 static inline void emulate_shapes(const uint8_t *shapes) {
-    for (int t = 0; t < 8; t++)
-        emulated_tile[t] = (EmulatedTile){ .rows = shapes[48 + t],
-                                           .bytes = shapes[16 + 2 * t] | shapes[17 + 2 * t] << 8 };
+    for (int t = 0; t < 8; t++) {
+        int rows = shapes[48 + t], bytes = shapes[16 + 2 * t] | shapes[17 + 2 * t] << 8;
+        if (shapes[0] != 1 || rows > 16 || bytes > 64)
+            die("emulation: tile register %d: %d x %d bytes, expected at most 16 x 64", t, rows,
+                bytes);
+        emulated_tile[t] = (EmulatedTile){ .rows = rows, .bytes = bytes };
+    }
 }
 #undef _tile_zero
 #define _tile_zero(t) memset(emulated_tile[t].byte, 0, sizeof emulated_tile[t].byte)
@@ -142,7 +146,7 @@ static inline void emulate_tile_store(const EmulatedTile *t, uint8_t *p, size_t 
 #define _tile_dpbssd(c, a, b)                                                                      \
     emulate_dpbssd(&emulated_tile[c], &emulated_tile[a], &emulated_tile[b])
 static inline void emulate_dpbssd(EmulatedTile *c, const EmulatedTile *a, const EmulatedTile *b) {
-    if (c->rows != a->rows || c->bytes != b->bytes || a->bytes != 4 * b->rows)
+    if (!c->rows || c->rows != a->rows || c->bytes != b->bytes || a->bytes != 4 * b->rows)
         die("emulation: tdpbssd of %d x %d, %d x %d and %d x %d bytes, expected shapes that fit",
             c->rows, c->bytes, a->rows, a->bytes, b->rows, b->bytes);
     for (int r = 0; r < c->rows; r++)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-from check import ROOT, check, check_equal, end, skip
+from check import ROOT, SIMDE, check, check_equal, cpu_flags, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 SECONDS = os.environ.get("OC_SECONDS", "120")
@@ -481,7 +481,9 @@ MUTANTS = [
     ("amx: the second sixteen rows take the first one's sums", "cpu/int8_amx.h",
      "c->open[l] + i * AMX_SUMS +", "c->open[l] +", "test_int8 test_avx512"),
     ("amx: the next block's products are the last one's", "cpu/int8_amx.h",
-     "w + AMX_BLOCK, x + 11 * 64, type", "w, x, type", "test_int8 test_avx512"),
+     "w + AMX_BLOCK, x + AMX_X_BLOCK, type", "w, x, type", "test_int8 test_avx512"),
+    ("amx: a whole tile goes to y as if rows were 64", "cpu/int8_amx.h", "last ? c->stride :",
+     "last ? AMX_ROWS :", "test_int8 test_avx512"),
     # ARM, under an emulator
     ("neon: the fifth row takes the sixth's number", "cpu/neon.c", "sum[4][j], bj, a45, 0)",
      "sum[4][j], bj, a45, 1)", "test_neon"),
@@ -789,6 +791,9 @@ def main():
     if not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")):
         chosen = [m for m in chosen if m[4] != "test_neon"]
         skip("the mutants for ARM", "a cross compiler or qemu is missing")
+    if "amx_int8" not in cpu_flags() and not os.path.exists(SIMDE):
+        chosen = [m for m in chosen if not m[0].startswith("amx")]
+        skip("the mutants for AMX", "not a CPU that has it, and libsimde-dev is not installed")
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(ROOT, TREE, ignore=shutil.ignore_patterns("build", ".git", "models"))
     every = sorted({test for *_, tests in chosen for test in tests.split()})

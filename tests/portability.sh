@@ -135,7 +135,7 @@ try() {
 }
 
 levels() { # of the CPU, by --cpu, in the build of gcc -O3
-    for level in avx512bf16 avx512 avx2; do
+    for level in amx avx512bf16 avx512 avx2; do
         sum=$(cd "$place/now" && work . "" $level 2> "$place/log") ||
             { row skip "--cpu $level" "not a level of this CPU"; continue; }
         row ok "--cpu $level" "$(same "$sum")"

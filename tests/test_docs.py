@@ -25,7 +25,7 @@ DOCUMENTS = ["README.md", "WALKTHROUGH.md"]
 PROGRAMS = ["run", "train", "convert", "tokenizer"]
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 DIFFERS = [(re.compile(r"\d+(\.\d+)? (tok/s|GB/s)"), r"N \2"),
-           (re.compile(r"\b(avx512bf16|avx512|avx2|plain), \d+ threads"), "LEVEL, N threads")]
+           (re.compile(r"\b(amx|avx512bf16|avx512|avx2|plain), \d+ threads"), "LEVEL, N threads")]
 MARK = "=-=-= end of block"
 
 

@@ -122,7 +122,9 @@ static void test_shape(uint32_t type, int rows, int cols, const int *batch, size
 
 static void test_shapes(uint32_t type) {
     static const int batch[] = { 1, 2, 3, 8, 9, 13, 33, 96 }, few[] = { 1, 2, 13 };
+    static const int tiles[] = { 13, 17, 33 }; /* whole ones and a rest, for tiles of 6 and of 16 */
     int block = type_info(type)->block;
+    test_shape(type, 66, block == 32 ? 288 : 512, tiles, COUNT(tiles));
     if (small_tests()) {
         test_shape(type, 33, 3 * block, few, COUNT(few));
         test_shape(type, 2, block == 32 ? 2240 : 2304, few, COUNT(few));
@@ -193,12 +195,14 @@ static void test_bad_numbers(uint32_t type) {
 /* A scale or minimum that is no number spoils its own row, also where the row before ends within a
  * superblock and the kernel reads on. */
 static void test_bad_scales(uint32_t type) {
-    enum { N = 2, ROWS_HERE = 17, BAD = 6 };
+    enum { N = 13, ROWS_HERE = 17, BAD = 6 };
+    static const int batch[] = { 1, 2, N };
     const int cols = type_info(type)->block == 32 ? 288 : 512;
     int wrong = 0;
-    for (int n = 1; n <= N; n++)
+    for (size_t b = 0; b < COUNT(batch); b++)
         for (int minimum = 0; minimum <= has_min(type); minimum++) {
             Tensor w = make_matrix(type, ROWS_HERE, cols, -1);
+            const int n = batch[b];
             float y[N * ROWS_HERE], *x = make_tokens(n, cols);
             uint8_t *row = (uint8_t *)(uintptr_t)w.data + BAD * row_bytes(type, (size_t)cols);
             set_scales(row, type, minimum ? 1 : INFINITY, minimum ? NAN : 1);
