@@ -84,10 +84,12 @@ bool filter_apply(const BoxPlan *p);
 OC_NORETURN void box_main(BoxPlan *p);
 /* Sends every regular file under the directory `dir` to `to`. */
 void box_collect(int dir, int to);
-/* The other end: fills r->files, without those that were placed. False: the stream is broken, has
- * more than `limit` bytes, or is not done at `deadline` (now_seconds). */
-bool collect_read(const SandboxJob *job, int from, uint64_t limit, double deadline,
-                  SandboxResult *r);
+/* The other end: fills r->files, without those that were placed. Too much are more than `limit`
+ * bytes; it fails where the stream is broken, cannot be read, or is not done at `deadline`
+ * (now_seconds). */
+typedef enum { COLLECTED, COLLECT_TOO_MUCH, COLLECT_FAILED } Collected;
+Collected collect_read(const SandboxJob *job, int from, uint64_t limit, double deadline,
+                       SandboxResult *r);
 
 /* launch.c: the parent's side. */
 typedef struct {

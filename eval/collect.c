@@ -132,23 +132,26 @@ static bool parse_stream(const SandboxJob *job, const Buf *b, SandboxResult *r) 
     return true;
 }
 
-bool collect_read(const SandboxJob *job, int from, uint64_t limit, double deadline,
-                  SandboxResult *r) {
+/* As read; at the deadline -1, too. */
+static ssize_t read_until(int from, void *block, size_t size, double deadline) {
+    for (double left; (left = deadline - now_seconds()) > 0;) {
+        struct pollfd p = { from, POLLIN, 0 };
+        int ready = poll(&p, 1, (int)(left * 1000) + 1);
+        ssize_t n = ready > 0 ? read(from, block, size) : ready;
+        if (n < 0 ? errno != EINTR : ready > 0) return n;
+    }
+    return -1;
+}
+
+Collected collect_read(const SandboxJob *job, int from, uint64_t limit, double deadline,
+                       SandboxResult *r) {
     Buf b = { 0 };
     char block[1 << 16];
-    bool ok = true;
-    for (ssize_t n; ok;) {
-        struct pollfd p = { from, POLLIN, 0 };
-        double left = deadline - now_seconds();
-        ok = left > 0 && (poll(&p, 1, (int)(left * 1000) + 1) >= 0 || errno == EINTR);
-        if (!ok || !p.revents) continue;
-        n = read(from, block, sizeof block);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
+    ssize_t n;
+    while ((n = read_until(from, block, sizeof block, deadline)) > 0 && b.n + (size_t)n <= limit)
         buf_add(&b, block, (size_t)n);
-        ok = b.n <= limit;
-    }
-    ok = ok && parse_stream(job, &b, r);
+    Collected end = n > 0 ? COLLECT_TOO_MUCH : COLLECTED;
+    if (n < 0 || (!end && !parse_stream(job, &b, r))) end = COLLECT_FAILED;
     buf_free(&b);
-    return ok;
+    return end;
 }

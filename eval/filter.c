@@ -56,11 +56,11 @@ int landlock_abi(void) {
     return abi > 0 ? (int)abi : 0;
 }
 
-/* Allows `access` beneath path. What does not exist needs no rule. */
+/* Allows `access` beneath path. What does not exist, or is nobody's to open, needs no rule. */
 static bool allow_path(int rules, const char *path, uint64_t access) {
     struct stat st;
     int fd = open(path, O_PATH | O_CLOEXEC);
-    if (fd < 0) return true;
+    if (fd < 0) return errno == ENOENT || errno == ENOTDIR || errno == EACCES;
     bool ok = !fstat(fd, &st);
     PathRule rule = { S_ISDIR(st.st_mode) ? access : access & LL_FILE, fd };
     ok = ok && !syscall(LL_ADD_RULE, rules, 1, &rule, 0);

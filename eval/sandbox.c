@@ -291,10 +291,14 @@ static void end_job(Run *run) {
     const SandboxJob *j = &run->job;
     SandboxResult *r = run->r;
     bool ended = r->reason == RUN_EXIT || r->reason == RUN_SIGNAL;
-    if (j->collect && r->reason == RUN_EXIT && !r->code &&
-        !collect_read(j, run->collect, 2 * j->box_size, now_seconds() + 10, r))
+    Collected end = COLLECTED;
+    if (j->collect && r->reason == RUN_EXIT && !r->code)
+        end = collect_read(j, run->collect, 2 * j->box_size, now_seconds() + 10, r);
+    if (end == COLLECT_TOO_MUCH)
         set_reason(run, RUN_OUTPUT, 0, "more than %llu MiB of files",
                    (unsigned long long)(j->box_size >> 20));
+    if (end == COLLECT_FAILED)
+        set_reason(run, RUN_FAILED, 0, "sandbox: cannot read what the compiler has made");
     if (!ended || run->box.pid <= 0) box_kill(&run->box);
     while (ended && run->out >= 0 && take_output(run, &run->out, &r->out)) continue;
     while (ended && run->err >= 0 && take_output(run, &run->err, &r->err)) continue;

@@ -102,9 +102,13 @@ def archive(files):
     return out.getvalue()
 
 
-def pages(text, n):
-    records = ({"url": f"https://{text[:3]}.org/{i}", "text": f"{text} {i}"} for i in range(n))
+def json_lines(records):
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def pages(text, n):
+    return json_lines({"url": f"https://{text[:3]}.org/{i}", "text": f"{text} {i}"}
+                      for i in range(n))
 
 
 def scenarios():
@@ -115,10 +119,8 @@ def scenarios():
     task = {"task_id": "T/0", "prompt": "def one():\n", "entry_point": "one",
             "test": "def check(f):\n    assert f() == 1\n", "canonical_solution": "    return 1\n"}
     answers = [{"task_id": "T/0", "completion": f"    return {n}\n"} for n in (1, 2)]
-    lines = {"tasks.jsonl": json.dumps(task).encode() + b"\n",
-             "answers.jsonl": b"".join(json.dumps(a).encode() + b"\n" for a in answers),
-             "docs.jsonl": b"".join(json.dumps({"content": "abc def " * n}).encode() + b"\n"
-                                    for n in range(1, 30))}
+    lines = {"tasks.jsonl": json_lines([task]), "answers.jsonl": json_lines(answers),
+             "docs.jsonl": json_lines({"content": "abc def " * n} for n in range(1, 30))}
     yield Scenario("generate", ["run", "m.gguf", "-i", "ab", "-n", "8", "-q"], files)
     yield Scenario("chat", ["run", "m.gguf", "-q", "-m", "chat", "-y", "s", "-n", "4"], files,
                    b"ab\n\"\"\"\nc\n\"\"\"\n/reset\nd\n")
@@ -162,11 +164,19 @@ def scenarios():
     grade = ["evaluate", "tasks.jsonl", "--completions", "answers.jsonl", "-o", "out", "-j", "1",
              "-q"]
     yield Scenario("evaluate", grade, lines, again=grade)
+    others = [{"task_id": "C/0", "language": "c", "prompt": "int one(void)\n{\n",
+               "tests": "int main(void) { return one() != 1; }\n"},
+              {"task_id": "S/0", "language": "shell", "prompt": "one() {\n",
+               "tests": "[ $(one) = 1 ]\n"}]
+    texts = {"C/0": "    return %d;\n}\n", "S/0": "    echo %d\n}\n"}
+    yield Scenario("evaluate C and shell", grade, {
+        "tasks.jsonl": json_lines(others), "answers.jsonl": json_lines(
+            {"task_id": name, "completion": text % n} for name, text in texts.items()
+            for n in (1, 2))}, again=grade)
     generate = ["evaluate", "m.gguf", "tasks.jsonl", "-o", "out", "-j", "1", "-q", "--max-tokens",
                 "5", "-c", "64", "--generate-only"]
-    yield Scenario("answers", generate, {**files, **lines, "tasks.jsonl": json.dumps(
-        {"task_id": "T/0", "prompt": "abc", "tests": "", "language": "python"}).encode() + b"\n"},
-                   again=generate)
+    yield Scenario("answers", generate, {**files, **lines, "tasks.jsonl": json_lines([
+        {"task_id": "T/0", "prompt": "abc", "tests": "", "language": "python"}])}, again=generate)
 
 
 # --------------------------------------------------------------------------------------- one run
