@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """lint.py: `make check`. The rules of the house that a machine can check:
 
-lines per file, 100 columns, 60 lines per function, no tabs, no notes about unfinished work, and,
-where the programs are installed, clang-format and cppcheck. Prints what breaks a rule; the exit
-code is 1 if anything does."""
+lines per file, 100 columns, 60 lines per function, no tabs, no notes about unfinished work, scripts
+that can be started, and, where the programs are installed, clang-format and cppcheck. Prints what
+breaks a rule; the exit code is 1 if anything does."""
 
 import glob
 import os
@@ -52,6 +52,8 @@ def check_file(name):
     ceiling = CEILING.get(name) or CEILING.get(os.path.dirname(name) + "/")
     if ceiling and len(lines) > ceiling:
         yield f"{name}: {len(lines)} lines, at most {ceiling} were agreed"
+    if lines and lines[0].startswith("#!") and not os.access(os.path.join(ROOT, name), os.X_OK):
+        yield f"{name}: begins with #! and is not executable"
     for number, line in enumerate(lines, 1):
         if len(line) > 100:
             yield f"{name}:{number}: {len(line)} columns, at most 100"
