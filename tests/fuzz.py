@@ -50,7 +50,7 @@ def words_of(target, option):
 
 
 def options_of(built, target, seconds, runs):
-    learned = os.path.join(built, "corpus", target)
+    learned = os.path.join(ROOT, "build", "fuzz", "corpus", target)  # that of build/fast, too
     found = os.path.join(built, "found")
     for place in (learned, found):
         os.makedirs(place, exist_ok=True)
@@ -59,7 +59,8 @@ def options_of(built, target, seconds, runs):
     return [*limits, *words_of(target, "-dict="), f"-max_len={longest(target)}",
             f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *seeds_of(target)]
+            "-print_final_stats=1", "-print_funcs=0", "-reload=0", "-entropic=0",
+            learned, *seeds_of(target)]
 
 
 def run(built, target, environment, *command):
