@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """fuzz.py [--seconds N] [--runs N] TARGET...: `make fuzz`. Runs each target for that long, one
 after the other, from its seeds, its regressions and what earlier runs have learned, with libFuzzer
-or, where --built is build/afl, with AFL++. Prints a table: executions, executions a second, and
-what was found.
+or, where --built is build/afl, with AFL++; build/fast is libFuzzer without AddressSanitizer. Prints
+a table: executions, executions a second, and what was found.
 
 What breaks a target is in build/fuzz/found/TARGET-*, or build/afl/TARGET.out/default/crashes;
 build/fuzz/TARGET FILE shows it again. Once it is mended, the file belongs in
