@@ -10,20 +10,14 @@
 #     make fuzz TIME=600 TARGET=gguf         one of them
 #     make fuzz TIME=0 RUNS=1000000          so many inputs each, however long that takes
 #     make fuzz FUZZ_CC=afl-clang-fast       by AFL++
-#     make fuzz FAST=1                       by libFuzzer, in build/fast, many times as fast
-#
-# FAST is without AddressSanitizer: behind the input there is memory that cannot be read, and what
-# is undefined traps. The inputs that it keeps, because they reach something new, are those that
-# the next `make fuzz` begins with, under the sanitizers.
 
 FUZZ_CC ?= clang
-FUZZ_OUT := build/$(if $(FAST),fast,$(if $(findstring afl,$(FUZZ_CC)),afl,fuzz))
+FUZZ_OUT := build/$(if $(findstring afl,$(FUZZ_CC)),afl,fuzz)
 export AFL_QUIET := 1
 TIME ?= 60
 FUZZ_TARGETS := $(filter-out fuzz replay broken,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TARGET ?= $(FUZZ_TARGETS)
-FUZZ_SAN := -g1 -march=native $(if $(FAST),-O2 -DFUZZ_FAST -fsanitize=undefined \
-    -fsanitize-trap=undefined,-O1 -fsanitize=address,undefined -fno-sanitize-recover=all)
+FUZZ_SAN := -O1 -g1 -march=native -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS = $(filter-out -fopenmp,$(FLAGS)) -Wno-unknown-pragmas $(REFINE_FLAGS) \
     -DREFINE_BLOCK=256 $(FUZZ_SAN)
 # The products in cpu/ read what was checked before; with sanitizers, clang needs minutes for them.
@@ -59,7 +53,7 @@ $(FUZZ_OUT)/tests/%.o: tests/fuzz/%.c $(FUZZ_OUT)/flags
 	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 .SECONDEXPANSION:
 $(FUZZ_OUT)/%: $(FUZZ_OUT)/tests/%.o $(FUZZ_OUT)/tests/fuzz.o $$(call fuzz_parts,$(FUZZ_OUT),$$*)
-	$(FUZZ_CC) $(if $(FAST),,$(FUZZ_SAN)) -fsanitize=fuzzer -o $@ $^ $(FUZZ_LINK)
+	$(FUZZ_CC) $(FUZZ_SAN) -fsanitize=fuzzer -o $@ $^ $(FUZZ_LINK)
 
 REPLAY := $(if $(SANITIZED),build/asan,build)
 REPLAY_SAN := $(if $(SANITIZED),$(ASAN),$(CFLAGS))

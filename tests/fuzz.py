@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """fuzz.py [--seconds N] [--runs N] TARGET...: `make fuzz`. Runs each target for that long, one
 after the other, from its seeds, its regressions and what earlier runs have learned, with libFuzzer
-or, where --built is build/afl, with AFL++; build/fast is libFuzzer without AddressSanitizer. Prints
-a table: executions, executions a second, and what was found.
+or, where --built is build/afl, with AFL++. Prints a table: executions, executions a second, and
+what was found.
 
 What breaks a target is in build/fuzz/found/TARGET-*, or build/afl/TARGET.out/default/crashes;
 build/fuzz/TARGET FILE shows it again. Once it is mended, the file belongs in
@@ -50,7 +50,7 @@ def words_of(target, option):
 
 
 def options_of(built, target, seconds, runs):
-    learned = os.path.join(ROOT, "build", "fuzz", "corpus", target)  # that of build/fast, too
+    learned = os.path.join(built, "corpus", target)
     found = os.path.join(built, "found")
     for place in (learned, found):
         os.makedirs(place, exist_ok=True)
@@ -59,8 +59,7 @@ def options_of(built, target, seconds, runs):
     return [*limits, *words_of(target, "-dict="), f"-max_len={longest(target)}",
             f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-print_funcs=0", "-reload=0", "-entropic=0",
-            learned, *seeds_of(target)]
+            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *seeds_of(target)]
 
 
 def run(built, target, environment, *command):

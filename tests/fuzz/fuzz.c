@@ -190,30 +190,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 }
 
 /* The target gets a copy of its own: AFL++ passes a buffer that does not end where the input does,
- * so no sanitizer would see the first byte that is read behind it. Where there is none, the copy
- * ends before a page that cannot be read. */
-static uint8_t *copy_of(const uint8_t *data, size_t size) {
-#ifdef FUZZ_FAST
-    enum { MOST = 1 << 20, PAGE = 1 << 16 };
-    static uint8_t *room;
-    if (size > MOST) fuzz_fail("input of %zu bytes, expected at most %d", size, MOST);
-    if (!room) {
-        room = (uint8_t *)__real_mmap(NULL, MOST + PAGE, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (room == MAP_FAILED || mprotect(room + MOST, PAGE, PROT_NONE))
-            fuzz_fail("out of memory");
-    }
-    uint8_t *copy = room + MOST - size;
-#else
-    uint8_t *copy = (uint8_t *)__real_malloc(size ? size : 1);
-    if (!copy) fuzz_fail("out of memory");
-#endif
-    if (size) memcpy(copy, data, size);
-    return copy;
-}
-
+ * so no sanitizer would see the first byte that is read behind it. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    uint8_t *const exact = copy_of(data, size);
+    uint8_t *const exact = (uint8_t *)__real_malloc(size ? size : 1);
+    if (!exact) fuzz_fail("out of memory");
+    if (size) memcpy(exact, data, size);
     n_runs++;
     rewind(stderr);
     running = true;
@@ -226,9 +207,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (fcntl(first_fd, F_GETFD) >= 0) fuzz_fail("a file was left open");
     }
     release_all();
-#ifndef FUZZ_FAST
     __real_free(exact);
-#endif
     return 0;
 }
 
