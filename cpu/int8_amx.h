@@ -79,6 +79,7 @@ INLINE void unpack_amx(uint8_t *panel, size_t chain, float scale[16], const uint
     _mm256_storeu_ps(scale + 8, m);
 }
 
+/* AMX_ROWS rows, of which n_rows are there: 16 at a time, a superblock of all of them, the next. */
 INLINE void pack_rows_amx(uint8_t *panel, const uint8_t *w, size_t stride, int n_rows, int cols,
                           const uint32_t type) {
     const size_t places = ((size_t)cols + SUPER - 1) / SUPER;
@@ -170,8 +171,10 @@ INLINE void chain_amx(V acc[AMX_SIDE], const uint8_t *w, const uint8_t *x, int b
     }
 }
 
+/* A chain of all rows of the panel with the open sums that it closes (kernels.h); as long as it is
+ * not the last, its sums are (16 rows, tokens) for each 16 rows. */
 INLINE void tile_rows_amx(const Chain *c, const uint32_t type) {
-    const size_t sixteen = (size_t)c->blocks * AMX_BLOCK; /* rows of a chain */
+    const size_t sixteen = (size_t)c->blocks * AMX_BLOCK; /* bytes of 16 rows */
     V acc[AMX_SIDE];
     for (size_t i = 0; i < AMX_ROWS / AMX_SIDE; i++) {
         chain_amx(acc, c->w + i * sixteen, c->x, c->blocks, type);
