@@ -94,6 +94,12 @@ static const char *blank(const char *p, const char *end) { /* on one line */
     return p;
 }
 
+/* Behind the lines that begin at p and are blank to their line feed. */
+static const char *behind_blank_lines(const char *p, const char *end) {
+    for (const char *q; (q = blank(p, end)) < end && *q == '\n';) p = q + 1;
+    return p;
+}
+
 static bool begins(const char *p, const char *end, const char *mark) {
     size_t n = strlen(mark);
     return (size_t)(end - p) >= n && !memcmp(p, mark, n);
@@ -236,7 +242,7 @@ bool notice_remove(const char *lang, Str text, Buf *out) {
     const char *p = behind_prologue(text.s, end), *done = text.s;
     size_t old = out->n;
     for (int i = 0; i < MOST_COMMENTS; i++) {
-        while (p < end && blank(p, end) < end && *blank(p, end) == '\n') p = line_behind(p, end);
+        p = behind_blank_lines(p, end);
         const char *stop = comment_lines(s, p, end, &open, &close);
         if (!stop || stop == p) break;
         Buf rest = { NULL, 0, 0 };
@@ -244,9 +250,8 @@ bool notice_remove(const char *lang, Str text, Buf *out) {
         if (cut.removed) {
             buf_add(out, done, (size_t)(p - done));
             if (cut.removed < cut.said) buf_add(out, rest.data, rest.n);
-            done = stop;
-            while (cut.removed == cut.said && done < end && *blank(done, end) == '\n')
-                done = line_behind(done, end); /* with the comment, the empty lines behind it */
+            /* With the whole comment go the empty lines behind it. */
+            done = cut.removed == cut.said ? behind_blank_lines(stop, end) : stop;
             changed = true;
         }
         buf_free(&rest);

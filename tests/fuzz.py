@@ -50,6 +50,8 @@ def words_of(target, option):
 
 
 def options_of(built, target, seconds, runs):
+    """The names of new functions are not asked for: the program that knows them would stay open,
+    and a target is told that no file may."""
     learned = os.path.join(built, "corpus", target)
     found = os.path.join(built, "found")
     for place in (learned, found):
@@ -59,7 +61,8 @@ def options_of(built, target, seconds, runs):
     return [*limits, *words_of(target, "-dict="), f"-max_len={longest(target)}",
             f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *seeds_of(target)]
+            "-print_final_stats=1", "-print_funcs=0", "-reload=0", "-entropic=0", learned,
+            *seeds_of(target)]
 
 
 def run(built, target, environment, *command):
