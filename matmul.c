@@ -33,14 +33,17 @@
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
 
-enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* rows that a thread takes, at least; bytes, at most */
+enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* rows that a thread takes, at least; bytes */
 
 /* Rows of W that a thread takes at a time where each is read once: many, as what a beginning waits
- * for is then little beside what is read; of small matrices fewer. Shares are equal but for the
- * last, and their number is a multiple of the threads', so that none idles at the end. */
+ * for is then little beside what is read. They are DEAL_BYTES or, of large matrices, a sixteenth of
+ * what is the thread's; of small ones a quarter. Shares are equal but for the last, and their
+ * number is a multiple of the threads', so that none idles at the end. */
 static size_t rows_at_once(const Tensor *w) {
     const size_t rows = (size_t)w->rows, threads = (size_t)thread_count();
-    size_t most = at_most(DEAL_BYTES / row_bytes(w->type, (size_t)w->cols), rows / (4 * threads));
+    size_t most = DEAL_BYTES / row_bytes(w->type, (size_t)w->cols);
+    if (most < rows / (16 * threads)) most = rows / (16 * threads);
+    most = at_most(most, rows / (4 * threads));
     if (most < DEAL) most = DEAL;
     return pieces(rows, threads * pieces(rows, threads * most));
 }
