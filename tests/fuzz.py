@@ -20,8 +20,9 @@ from check import ROOT
 
 FUZZ = os.path.join(ROOT, "tests", "fuzz")
 LONGEST = {"gguf": 20000, "model": 20000, "hf": 32000, "safetensors": 8192, "torchzip": 8192,
-           "llama2c": 8192, "llama2c_tokenizer": 8192, "sentencepiece": 8192, "signals": 1024,
-           "tokenizer": 512, "pii": 1024}  # bytes; else 4096
+           "llama2c": 8192, "llama2c_tokenizer": 8192, "sentencepiece": 8192, "archive": 4096,
+           "notebook": 4096, "shards": 4096, "tokenizer": 512}  # bytes
+TEXT = 1024  # of the others: several times a seed, and four blocks of a reader
 NUMBERS = re.compile(rb"stat::number_of_executed_units: (\d+)")
 WRONG = re.compile(rb"(fuzz: run .*|ERROR: \w+Sanitizer: .*|runtime error: .*|"
                    rb"SUMMARY: libFuzzer: .*)")
@@ -36,7 +37,7 @@ AFL = {"AFL_NO_UI": "1", "AFL_NO_AFFINITY": "1", "AFL_SKIP_CPUFREQ": "1", "AFL_A
 
 
 def longest(target):
-    return LONGEST.get(target, 4096)
+    return LONGEST.get(target, TEXT)
 
 
 def seeds_of(target):
