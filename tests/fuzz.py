@@ -28,10 +28,11 @@ WRONG = re.compile(rb"(fuzz: run .*|ERROR: \w+Sanitizer: .*|runtime error: .*|"
                    rb"SUMMARY: libFuzzer: .*)")
 QUIET = {"OMP_NUM_THREADS": "1",
          "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:quarantine_size_mb=16:"
-                         "allocator_may_return_null=1:max_malloc_fill_size=0"}
+                         "allocator_may_return_null=1:max_malloc_fill_size=0:symbolize=0",
+         "UBSAN_OPTIONS": "symbolize=0"}  # its helper's pipes would be files that are left open
 AFL = {"AFL_NO_UI": "1", "AFL_NO_AFFINITY": "1", "AFL_SKIP_CPUFREQ": "1", "AFL_AUTORESUME": "1",
        "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES": "1", "OMP_NUM_THREADS": "1",
-       "ASAN_OPTIONS": QUIET["ASAN_OPTIONS"] + ":abort_on_error=1:symbolize=0:"
+       "ASAN_OPTIONS": QUIET["ASAN_OPTIONS"] + ":abort_on_error=1:"
                                                "hard_rss_limit_mb=3000",
        "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:symbolize=0"}
 
@@ -51,8 +52,6 @@ def words_of(target, option):
 
 
 def options_of(built, target, seconds, runs):
-    """The names of new functions are not asked for: the program that knows them would stay open,
-    and a target is told that no file may."""
     learned = os.path.join(built, "corpus", target)
     found = os.path.join(built, "found")
     for place in (learned, found):
@@ -62,8 +61,7 @@ def options_of(built, target, seconds, runs):
     return [*limits, *words_of(target, "-dict="), f"-max_len={longest(target)}",
             f"-artifact_prefix={found}/{target}-",
             "-timeout=10", "-rss_limit_mb=3000", "-malloc_limit_mb=1000", "-detect_leaks=0",
-            "-print_final_stats=1", "-print_funcs=0", "-reload=0", "-entropic=0", learned,
-            *seeds_of(target)]
+            "-print_final_stats=1", "-reload=0", "-entropic=0", learned, *seeds_of(target)]
 
 
 def run(built, target, environment, *command):

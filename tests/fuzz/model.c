@@ -16,11 +16,15 @@ static void feed(const Model *m, const Ids *ids) {
     Sampler s = { .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1, .random = 1 };
     Engine *engine = cpu_engine.open(m, &o);
     Batch b = { n, ids->id, seq, pos, want };
-    float *logits = cpu_engine.forward(engine, &b);
+    /* A copy, as the engine's memory stays where check_finite ends the program. */
+    const size_t n_vocab = (size_t)m->config.vocab_size;
+    float *logits = (float *)xcalloc(n_vocab, sizeof *logits, "logits");
+    memcpy(logits, cpu_engine.forward(engine, &b), n_vocab * sizeof *logits);
+    cpu_engine.close(engine);
     check_finite(m, logits, n);
     int id = sample(&s, logits, m->config.vocab_size);
     if (id < 0 || id >= m->config.vocab_size) fuzz_fail("sampled id %d", id);
-    cpu_engine.close(engine);
+    free(logits);
 }
 
 static void use(const Model *m) {
