@@ -33,12 +33,13 @@
 static size_t at_most(size_t n, size_t limit) { return n < limit ? n : limit; }
 static size_t pieces(size_t n, size_t size) { return (n + size - 1) / size; }
 
-enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* rows that a thread takes, at least; bytes */
+enum { DEAL = 32, DEAL_BYTES = 512 << 10 }; /* of rows_at_once: rows; bytes */
 
 /* Rows of W that a thread takes at a time where each is read once: many, as what a beginning waits
- * for is then little beside what is read. They are DEAL_BYTES or, of large matrices, a sixteenth of
- * what is the thread's; of small ones a quarter. Shares are equal but for the last, and their
- * number is a multiple of the threads', so that none idles at the end. */
+ * for is then little beside what is read. They are DEAL_BYTES, but at least a sixteenth of the
+ * thread's part of W (large files are read faster so: bench/notes.md), at most a quarter of it, so
+ * that there is something to deal, and never less than DEAL rows. Shares are equal but for the
+ * last, and their number is a multiple of the threads', so that none idles at the end. */
 static size_t rows_at_once(const Tensor *w) {
     const size_t rows = (size_t)w->rows, threads = (size_t)thread_count();
     size_t most = DEAL_BYTES / row_bytes(w->type, (size_t)w->cols);

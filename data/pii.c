@@ -379,8 +379,8 @@ static bool scan_author(Hit *h, const char *p, const char *q) {
         if (!begins(q, end, " by ") && !begins(q, end, " by: ")) return false;
         name = q + (q[3] == ':' ? 5 : 4);
         const char *last = people(name, end, &words);
-        bool on = last && begins(last, end, " on ") && last + 4 < end && isdigit((uint8_t)last[4]);
-        return last && (words > 1 || on) && hit(h, PII_NAME, name, last);
+        bool day = last && begins(last, end, " on ") && last + 4 < end && isdigit((uint8_t)last[4]);
+        return last && (words > 1 || day) && hit(h, PII_NAME, name, last);
     }
     if (!in_list(p, q, roles)) return false;
     bool tag = p > h->s && (p[-1] == '@' || p[-1] == '\\');

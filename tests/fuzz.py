@@ -22,14 +22,14 @@ FUZZ = os.path.join(ROOT, "tests", "fuzz")
 LONGEST = {"gguf": 20000, "model": 20000, "hf": 32000, "safetensors": 8192, "torchzip": 8192,
            "llama2c": 8192, "llama2c_tokenizer": 8192, "sentencepiece": 8192, "archive": 4096,
            "notebook": 4096, "shards": 4096, "tokenizer": 512}  # bytes
-TEXT = 1024  # of the others: several times a seed, and four blocks of a reader
+TEXT = 1024  # of the others: more than any of their seeds, and four blocks of a reader
 NUMBERS = re.compile(rb"stat::number_of_executed_units: (\d+)")
 WRONG = re.compile(rb"(fuzz: run .*|ERROR: \w+Sanitizer: .*|runtime error: .*|"
                    rb"SUMMARY: libFuzzer: .*)")
 QUIET = {"OMP_NUM_THREADS": "1",
          "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:quarantine_size_mb=16:"
                          "allocator_may_return_null=1:max_malloc_fill_size=0:symbolize=0",
-         "UBSAN_OPTIONS": "symbolize=0"}  # its helper's pipes would be files that are left open
+         "UBSAN_OPTIONS": "symbolize=0"}  # pipes to a symbolizer would be files left open
 AFL = {"AFL_NO_UI": "1", "AFL_NO_AFFINITY": "1", "AFL_SKIP_CPUFREQ": "1", "AFL_AUTORESUME": "1",
        "AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES": "1", "OMP_NUM_THREADS": "1",
        "ASAN_OPTIONS": QUIET["ASAN_OPTIONS"] + ":abort_on_error=1:"
