@@ -65,7 +65,7 @@ test_parts := run train $(CPU) tokenizer
 # A test is tests/test_NAME.c, or tests/test_NAME.py, which may start the C program of its name.
 TEST_PROGRAMS := $(basename $(notdir $(wildcard tests/test_*.c)))
 TESTS := $(sort $(TEST_PROGRAMS) $(basename $(notdir $(wildcard tests/test_*.py))) \
-           badinput torture crash flips)
+           badinput torture crash powerloss flips)
 LONG_TESTS := full_layer full_layer_train hf_loads
 
 # Bad input is given to the programs in build/asan, where the compiler has the sanitizers.

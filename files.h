@@ -564,6 +564,21 @@ OC_API void out_write(OutFile *o, const void *bytes, size_t n) {
     o->pos += n;
 }
 
+/* fsync the directory that PATH is in: a new name is on the disk only then. */
+OC_API void out_sync_name(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    while (n && path[n - 1] != '/') n--;
+    Buf dir = { NULL, 0, 0 };
+    buf_add(&dir, n ? path : ".", n ? n : 1);
+    int fd = open(dir.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd); /* some file systems refuse it for directories */
+        close(fd);
+    }
+    buf_free(&dir);
+}
+
 /* fsync the file, rename it into place, fsync the directory: in this order, so that after a power
  * cut there is either the old file or the whole new one. */
 OC_API void out_commit(OutFile *o) {
@@ -571,15 +586,7 @@ OC_API void out_commit(OutFile *o) {
     if (rename(oc_unfinished, o->path))
         die("%s: cannot rename into place: %s", o->path, strerror(errno));
     oc_unfinished[0] = 0;
-    const char *slash = strrchr(o->path, '/');
-    Buf dir = { NULL, 0, 0 };
-    buf_add(&dir, slash ? o->path : ".", slash ? (size_t)(slash - o->path) + 1 : 1);
-    int fd = open(dir.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd); /* some file systems refuse it for directories */
-        close(fd);
-    }
-    buf_free(&dir);
+    out_sync_name(o->path);
 }
 
 /* Can PATH be written, and is it no other name of OTHER (or NULL)? To be known before the work.

@@ -410,6 +410,7 @@ static void check_options(int n_paths) {
     if (how < 0) die_usage("--postprocess: '%s', expected %s", opt.postprocess, post_names);
     if (opt.out && mkdir(opt.out, 0777) && errno != EEXIST)
         die("%s: cannot make the directory: %s", opt.out, strerror(errno));
+    if (opt.out) out_sync_name(opt.out);
     if (!matmul_choose(opt.cpu)) die_usage("--cpu: '%s', expected an %s", opt.cpu, matmul_levels);
     if (!given && !opt.show_prompts)
         opt.generate.model =

@@ -89,6 +89,7 @@ static void begin_directory(const char *out) {
 static void end_directory(const char *out) {
     obey_signals();
     if (rename(unfinished, out)) die("%s: cannot rename into place: %s", out, strerror(errno));
+    out_sync_name(out);
     closedir(inside);
     inside = NULL;
     block_signals(SIG_UNBLOCK);

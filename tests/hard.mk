@@ -40,11 +40,13 @@ valgrind: all refine build-valgrind ## valgrind over every program at work, leak
 
 # Each ends after so many minutes, if it has not tried everything by then, and says what it has.
 MINUTES ?= 60
-torture: faults kills flips ## the next three
+torture: faults kills powerloss flips ## the next four
 faults: all refine build/torture.so ## each system call fails, once: MINUTES=60 at most
 	OC_MINUTES=$(MINUTES) $(PYTHON) tests/torture.py --all
 kills: all refine build/torture.so ## each writer is killed 100 times: MINUTES=60 at most
 	OC_MINUTES=$(MINUTES) OC_KILLS=100 $(PYTHON) tests/crash.py
+powerloss: all refine ## the power fails after each call that writes: MINUTES=60 at most
+	OC_MINUTES=$(MINUTES) OC_STATES=0 $(PYTHON) tests/powerloss.py
 flips: all ## 10,000 bits of each kind of file are flipped: MINUTES=60 at most
 	OC_MINUTES=$(MINUTES) OC_FLIPS=10000 $(PYTHON) tests/flips.py
 
@@ -61,4 +63,4 @@ analyze: $(INCLUDED) ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppcheck
 portability: $(INCLUDED) ## every compiler, libc and machine here, as a table; or ONLY=
 	tests/portability.sh $(ONLY)
 
-.PHONY: torture faults kills flips analyze portability soak tsan msan valgrind
+.PHONY: torture faults kills powerloss flips analyze portability soak tsan msan valgrind

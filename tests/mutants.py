@@ -17,7 +17,7 @@ from check import ROOT, SIMDE, check, check_equal, cpu_flags, end, skip
 
 TREE = os.path.join(ROOT, "build", "mutants")
 SECONDS = os.environ.get("OC_SECONDS", "120")
-OF_REFINE = ["test_anneal", "test_dedup", "test_filter", "test_recall", "test_refine",
+OF_REFINE = ["powerloss", "test_anneal", "test_dedup", "test_filter", "test_recall", "test_refine",
              "test_refine_sample", "test_transform"]
 
 # name, file, what stands there (exactly once), what is to stand there, tests that must fail
@@ -595,6 +595,14 @@ MUTANTS = [
      "if (error == cudaErrorMemoryAllocation) {", "if (error == cudaErrorUnknown) {", "test_cuda"),
     ("speculation goes beyond what is equal", "engine.h", "return equal < most ? equal : most;",
      "return equal < most ? most : most;", "test_cuda"),
+    # what is on the disk
+    ("power: a file is renamed before it is flushed", "files.h",
+     "if (fsync(o->fd) || close(o->fd)) die", "if (close(o->fd)) die", "powerloss"),
+    ("power: names are not flushed", "files.h", "(void)fsync(fd); /* some", "/* some", "powerloss"),
+    ("power: the name of a directory is not flushed", "export/hfwrite.c", "out_sync_name(out);",
+     "(void)out;", "powerloss"),
+    ("power: a checkpoint is newer than its record", "train.c",
+     "if (fsync(fileno(r->progress.csv)))", "if (!opt.out)", "powerloss"),
     # many prompts at once
     ("prompts: all are fed to one sequence", "prompts.h", "seqs[i] = seq;", "seqs[i] = seq * 0;",
      "test_prompts"),
