@@ -1,6 +1,7 @@
 # bench.mk: the benchmarks, included by the Makefile. `make help` says what each of them measures.
 
-.PHONY: bench bench-gemm bench-matmul bench-attention bench-train bench-speculate bench-refine
+.PHONY: bench bench-gemm bench-matmul bench-attention bench-train bench-speculate bench-refine \
+        bench-tokenizer
 
 build/machine: bench/machine.c build/flags
 	$(CC) $(FLAGS) -ffp-contract=fast $(CFLAGS) -o $@ $< $(LIBS)
@@ -26,6 +27,9 @@ bench-train: build/machine build/bench_train_step ## measure a training step aga
 
 bench-speculate: all build/bench_speculate ## measure what speculation gains and costs
 	$(PYTHON) bench/speculate.py
+
+bench-tokenizer: tokenizer ## measure encoding, from 1 KB to 10 MB, on Python's library
+	$(PYTHON) bench/tokenizer.py
 
 REFINE_SOURCES ?= $(shell $(PYTHON) -c 'import os; print(os.path.dirname(os.__file__))')
 bench-refine: refine ## measure the stages of refine, on Python's library or REFINE_SOURCES
