@@ -2,13 +2,13 @@
 """flips.py: bits that have changed, numbers that are none, and threads.
 
 Every header byte and many of the body of a model, a quantized one and a checkpoint get a flipped
-bit: `convert --check` finds it, and `run` ends with an error, not with a signal. A weight of any
-tensor that is not a number ends `run` at the token that meets it and `train` before its first
-update, also where no text would meet it, and no checkpoint has it. The
-logits of a text have the same bits with any number of threads and any length of a prompt's parts.
-OC_FLIPS says how many bits of each body are flipped (60; make flips: 10000, and every byte of the
-header, 1, 2, 3, 4, 7, 8, 16 threads, parts of 1 to 64 tokens), OC_MINUTES how long flipping may
-take."""
+bit, and blocks are lost, moved or doubled: `convert --check` finds it, and `run` ends with an
+error, not with a signal. A weight of any tensor that is not a number ends `run` at the token that
+meets it and `train` before its first update, also where no text would meet it, and no checkpoint
+has it. The logits of a text have the same bits with any number of threads and any length of a
+prompt's parts. OC_FLIPS says how many bits of each body are flipped (60; make flips: 10000, and
+every byte of the header, blocks of 256 bytes, 1, 2, 3, 4, 7, 8, 16 threads, parts of 1 to 64
+tokens), OC_MINUTES how long flipping may take."""
 
 import concurrent.futures
 import math
@@ -25,6 +25,7 @@ from check import ROOT, SCRATCH, Watch, check, end, program, short, skip
 
 HOME = os.path.join(SCRATCH, f"flips-{os.getpid()}")
 FLIPS = int(os.environ.get("OC_FLIPS", 60))
+BLOCK = 4096 if FLIPS < 1000 else 256
 UNUSED = 1  # a token that is not in the text
 NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -50,28 +51,45 @@ def train(model, out, *more):
 
 
 # ------------------------------------------------------------------------------------------- flips
-def flipped(name, content, bit, watch):
-    """What is wrong with what becomes of a file with that bit flipped, or None."""
-    if watch.over():
-        return None
-    path = place(f"{name}-{bit}")
+def with_flip(content, bit):
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def with_damaged_blocks(content):
+    """(what was done, content) for each block: zeroed, swapped with the next, in place of the next,
+    twice, and the file cut there. Where that changes nothing it is left out."""
+    n = BLOCK
+    for at in range(0, len(content), n):
+        before, block, rest = content[:at], content[at:at + n], content[at + n:]
+        for what, changed in (("zeroed", before + bytes(len(block)) + rest),
+                              ("swapped", before + rest[:n] + block + rest[n:]),
+                              ("instead of the next", before + 2 * block + rest[n:]),
+                              ("twice", before + 2 * block + rest), ("cut", before)):
+            if changed != content:
+                yield f"block at {at} {what}", changed
+
+
+def found(name, what, changed, watch):
+    """What is wrong with what becomes of a damaged file, or None."""
+    if watch.over():
+        return None
+    path = place(f"{name} {what}")
     with open(path, "wb") as file:
         file.write(changed)
     try:
         for command in ("convert", "--check", path), ("run", path, "-i", "ab", "-n", 2, "-q"):
             done = start(*command)
             if done.returncode != 1 or done.stdout or not torture.is_error(done.stderr):
-                return f"bit {bit % 8} of byte {bit // 8}, {command[0]}: exit code " \
-                       f"{done.returncode}, {short(done.stderr)}"
+                return f"{what}, {command[0]}: exit code {done.returncode}, {short(done.stderr)}"
     finally:
         os.remove(path)
         watch.step()
     return None
 
 
-def test_flips(name, content, parts):
+def test_damage(name, content, parts):
     body = content.rindex(b".weight") + 64  # about where the names of tensors end
     noise = random.Random(name)
     head = range(body) if FLIPS >= 10000 else sorted(noise.sample(range(body), min(FLIPS, body)))
@@ -82,9 +100,14 @@ def test_flips(name, content, parts):
     for command in ("convert", "--check", path), ("run", path, "-i", "ab", "-n", 2, "-q"):
         done = start(*command)
         check(f"{name} as it is: {command[0]}", done.returncode == 0, short(done.stderr))
+    blocks = list(with_damaged_blocks(content))
+    every = Watch(f"{name}, blocks", len(blocks))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        wrong = [why for why in pool.map(
-            lambda bit: flipped(name, content, bit, watch), bits) if why]
+        lost = [why for why in pool.map(lambda b: found(name, *b, every), blocks) if why]
+        wrong = [why for why in pool.map(lambda bit: found(
+            name, f"bit {bit % 8} of byte {bit // 8}", with_flip(content, bit), watch), bits) if why]
+    check(f"{name}: blocks of {BLOCK} bytes zeroed, moved, twice, cut: {len(blocks)}", not lost,
+          f"{len(lost)} not found, {lost[:2]}")
     if not watch.done:
         skip(f"{name}: {len(bits)} bits", "no time is left for them")
         return
@@ -162,13 +185,13 @@ def main():
     os.makedirs(HOME, exist_ok=True)
     save("text.tok", torture.shard(torture.letters()))
     model = Gguf().build()
-    test_flips("model", model, 3)
+    test_damage("model", model, 3)
     start("convert", save("m.gguf", model), place("q8"), "-q", "q8_0")
     with open(place("q8"), "rb") as file:
-        test_flips("quantized", file.read(), 2)
+        test_damage("quantized", file.read(), 2)
     train(place("m.gguf"), "out")
     with open(place("out.ckpt-000004"), "rb") as file:
-        test_flips("checkpoint", file.read(), 1)
+        test_damage("checkpoint", file.read(), 1)
     test_numbers()
     test_threads()
     shutil.rmtree(HOME, ignore_errors=True)
