@@ -105,7 +105,8 @@ def test_damage(name, content, parts):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         lost = [why for why in pool.map(lambda b: found(name, *b, every), blocks) if why]
         wrong = [why for why in pool.map(lambda bit: found(
-            name, f"bit {bit % 8} of byte {bit // 8}", with_flip(content, bit), watch), bits) if why]
+            name, f"bit {bit % 8} of byte {bit // 8}", with_flip(content, bit), watch), bits)
+                 if why]
     check(f"{name}: blocks of {BLOCK} bytes zeroed, moved, twice, cut: {len(blocks)}", not lost,
           f"{len(lost)} not found, {lost[:2]}")
     if not watch.done:
