@@ -313,8 +313,8 @@ static void head_backward(float *dq, float *dk, float *dv, const float *lse, int
             head_probabilities(p + row, a, t, first, keys, lse[(size_t)t * (size_t)H]);
 #pragma omp simd reduction(+ : sum)
             for (int d = 0; d < a->D; d++) sum += do_t[d] * o_t[d];
-            for (int u = 0; u < keys; u++)
-                ds[row + u] = p[row + u] * (ds[row + u] - sum) * a->scale;
+            for (size_t u = row; u < row + (size_t)keys; u++)
+                ds[u] = p[u] * (ds[u] - sum) * a->scale;
         }
         gemm_here(dv + past, a->kv_row, transposed(p, (size_t)keys), strided(dout, a->q_row), keys,
                   a->D, n, GEMM_ADD);

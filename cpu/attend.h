@@ -93,8 +93,8 @@ INLINE V load_row(const int form, const uint8_t *p, const float *scale, int k, i
  * fetches on its own, by 15 % for f16, 35 % for q8_0, and not for float32 (make bench-attention,
  * 2 x Zen 3). */
 INLINE void fetch_ahead(const int form, const uint8_t *p, int k) {
-    __builtin_prefetch(
-        (const void *)((uintptr_t)p + 4096 + SIDE * (1 + (form == ROWS_F16)) * (size_t)k));
+    size_t row = form == ROWS_F16 ? 2 * SIDE : SIDE;
+    __builtin_prefetch((const void *)((uintptr_t)p + 4096 + row * (size_t)k));
 }
 
 /* c_t (SIDE) = the sum over k in from..to of a_t[k] b[k] (SIDE), for T rows t; += where from > 0.

@@ -272,7 +272,8 @@ typedef struct {
 enum { SIDE = 32, CHUNK = 128, PART_MIX = 16 };
 
 OC_API size_t cache_tile_bytes(uint32_t type) {
-    return SIDE * SIDE * (type == T_F32 ? 4 : type == T_F16 ? 2 : 1) + (type == T_Q8_0) * 2 * SIDE;
+    size_t bytes = type == T_F32 ? 4 : type == T_F16 ? 2 : 1;
+    return SIDE * SIDE * bytes + (type == T_Q8_0 ? 2 * SIDE : 0);
 }
 
 typedef struct {
