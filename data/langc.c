@@ -64,6 +64,7 @@ static const char *match_include(const char *p, const char *end) {
     if (!goes_on(p, end, "include")) return NULL;
     const char *q = skip_space(p + 7, end), *name = q + 1;
     if (q == p + 7 || q >= end || (*q != '"' && *q != '<')) return NULL;
+    if (end - name > 4096) end = name + 4096; /* a name of a file is not longer */
     for (q = name; q < end && *q != '"' && *q != '>';) q++;
     return q > name && q < end ? q + 1 : NULL;
 }
@@ -104,15 +105,17 @@ static const char *match_return(const char *p, const char *end) {
  * 3. The signals */
 
 static size_t count_main(Str code) { /* \bmain\s*\([^)]*\)\s*\{ */
-    const char *p = code.s, *end = p + code.n, *close = p;
+    const char *p = code.s, *end = p + code.n, *close = p, *brace = p;
     size_t n = 0;
     while (p < end && (p = (const char *)memmem(p, (size_t)(end - p), "main", 4))) {
         const char *q = skip_space(p + 4, end);
         bool is = !word_before(p, code.s) && q < end && *q == '(';
-        if (is && close < q) close = find_byte(q, end, ')');
-        if (!close) return n;
-        const char *brace = is ? skip_space(close + 1, end) : end;
-        bool hit = brace < end && *brace == '{';
+        if (is && close < q) { /* many may share it, and what is behind it */
+            close = find_byte(q, end, ')');
+            if (!close) return n;
+            brace = skip_space(close + 1, end);
+        }
+        bool hit = is && brace < end && *brace == '{';
         n += hit;
         p = hit ? brace : p + 4;
     }

@@ -27,10 +27,10 @@ static const char *include_line(Cutter *x, const char *p) {
     if (!goes_on(p, x->end, "include")) return NULL;
     p = blanks(p + 7, x->end);
     if (p >= x->end || (*p != '"' && *p != '<')) return NULL;
-    const char *close = find_byte(p + 1, x->end, *p == '"' ? '"' : '>');
-    if (!close || close == p + 1) return NULL;
+    const char mark[2] = { *p == '"' ? '"' : '>', 0 }, *close = behind(x, p + 1, mark, mark[0]);
+    if (!close || close == p + 2) return NULL;
     p = line_end(close, x->end);
-    cut(x, close + 1, p);
+    cut(x, close, p);
     return p;
 }
 
@@ -61,24 +61,20 @@ static const char *macro(Cutter *x, const char *p) {
  * ends an #if inside. */
 static const char *if_0(const char *p, const char *end) {
     for (int depth = 1; p < end && depth;) {
-        p = next_line(p, end);
-        const char *q = skip_space(p, end);
-        if (q >= end || *q != '#') continue;
-        if (goes_on(q, end, "#if"))
+        p = skip_space(next_line(p, end), end);
+        if (goes_on(p, end, "#if"))
             depth++;
-        else if (goes_on(q, end, "#else") || goes_on(q, end, "#elif") || goes_on(q, end, "#endif"))
+        else if (goes_on(p, end, "#else") || goes_on(p, end, "#elif") || goes_on(p, end, "#endif"))
             depth--;
-        else
-            continue;
-        p = q;
     }
     return p < end ? next_line(p, end) : end;
 }
 
-/* At the start of a line: what a preprocessor line there takes, or p where there is none. */
+/* At the start of a line: the place behind a preprocessor line there; where there is none, the
+ * first visible character, since each of many blank lines before it would look from there again. */
 static const char *directive(Cutter *x, const char *p) {
     const char *hash = blanks(p, x->end);
-    if (hash >= x->end || *hash != '#') return p;
+    if (hash >= x->end || *hash != '#') return skip_space(p, x->end);
     const char *comment = skip_space(p, hash);
     if (comment < hash) {
         const char *close = (const char *)memmem(comment, (size_t)(hash - comment), "*/", 2);
@@ -105,8 +101,7 @@ static const char *raw_string(Cutter *x, const char *p) {
     if (q + n >= x->end || q[n] != '(') return NULL;
     memcpy(close + 1, q, n);
     close[n + 1] = '"';
-    const char *hit = (const char *)memmem(q, (size_t)(x->end - q), close, n + 2);
-    return hit ? hit + n + 2 : NULL;
+    return behind_own(x, q, close, n + 2);
 }
 
 void lex_c(Cutter *x, bool cpp) {

@@ -10,9 +10,9 @@ static bool triple(const char *p, const char *end) {
     return end - p >= 3 && (*p == '"' || *p == '\'') && p[1] == *p && p[2] == *p;
 }
 
-/* p at the start of a line: documentation there, from *a to what is returned, or NULL. */
+/* p at the first visible character of a line: documentation there, from *a to what is returned, or
+ * NULL. */
 static const char *docstring(Cutter *x, const char *p, const char **a) {
-    p = skip_space(p, x->end);
     for (int i = 0; i < 2 && p < x->end && *p && strchr("rRuUbB", *p); i++) p++;
     *a = p;
     if (!triple(p, x->end)) return NULL;
@@ -37,8 +37,12 @@ static const char *python_string(const char *p, const char *end, bool raw) {
 void lex_python(Cutter *x) {
     const char *q, *a;
     for (const char *p = x->s; p < x->end; p = q) {
-        if ((p == x->s || p[-1] == '\n') && (q = docstring(x, p, &a))) {
+        bool line = p == x->s || p[-1] == '\n';
+        const char *word = line ? skip_space(p, x->end) : p;
+        if (line && (q = docstring(x, word, &a))) {
             cut(x, a, q);
+        } else if (word > p) {
+            q = word; /* blank lines on the way to it would look from it again */
         } else if (*p == '#') {
             q = line_end(p, x->end);
             cut(x, p, q);
@@ -69,16 +73,14 @@ static void sh_push(Shell *sh, uint8_t state) {
 static void sh_pop(Shell *sh) { sh->depth -= sh->depth > 0; }
 
 /* << WORD ... WORD, as pygments has it: up to the next place where the word stands. */
-static const char *here_document(const char *p, const char *end) {
-    const char *q = p + 2 + (p + 2 < end && p[2] == '-');
+static const char *here_document(Cutter *x, const char *p) {
+    const char *end = x->end, *q = p + 2 + (p + 2 < end && p[2] == '-');
     q = skip_space(q, end);
     if (q < end && *q == '\'') q++;
     if (q < end && *q == '\\') q++;
     const char *stop = skip_word(q, end);
     if (stop == q || stop >= end || *p != '<') return NULL;
-    size_t n = (size_t)(stop - q);
-    const char *hit = (const char *)memmem(stop + 1, (size_t)(end - stop) - 1, q, n);
-    return hit ? hit + n : NULL;
+    return behind_own(x, stop + 1, q, (size_t)(stop - q));
 }
 
 /* What begins with $; p is at it. */
@@ -114,7 +116,7 @@ static const char *sh_step(Cutter *x, Shell *sh, const char *p) {
     case '$': return sh_dollar(sh, p, x->end);
     case '<':
         if (goes_on(p, x->end, "<<<")) return p + 3;
-        q = goes_on(p, x->end, "<<") ? here_document(p, x->end) : NULL;
+        q = goes_on(p, x->end, "<<") ? here_document(x, p) : NULL;
         return q ? q : p + 1;
     case ')':
         if (state == SH_PAREN || (state == SH_MATH && goes_on(p, x->end, "))"))) {

@@ -7,10 +7,10 @@
 
 typedef const char *(*Matcher)(const char *p, const char *end);
 
-/* The next c within 64 KB, or NULL: what is longer is no header or declaration, and to look to the
+/* The next c within 16 KB, or NULL: what is longer is no header or declaration, and to look to the
  * end of a file from each of its lines would take too long. */
 static inline const char *find_near(const char *p, const char *end, char c) {
-    return find_byte(p, end - p > 65536 ? p + 65536 : end, c);
+    return find_byte(p, end - p > 16384 ? p + 16384 : end, c);
 }
 
 /* Matches of ^\s*X in multi-line mode: white space before X may go over blank lines. */

@@ -33,8 +33,9 @@ static void count(Count *c, uint64_t bytes) {
     c->bytes += bytes;
 }
 
-static void put_count(Buf *b, const char *key, Count c) {
-    json_put_key(b, key);
+static void put_count(Buf *b, Str key, Count c) {
+    json_put_str(b, key);
+    buf_add(b, ":", 1);
     json_open(b, '{');
     json_put_key(b, "files");
     json_put_int(b, (int64_t)c.files);
@@ -48,9 +49,7 @@ void counts_json(Buf *b, const char *key, const Counts *c) {
     json_open(b, '{');
     for (size_t i = 0; i < c->words.n; i++) { /* the order in which they were first seen */
         const Word *w = &c->words.word[i];
-        char name[256];
-        snprintf(name, sizeof name, "%.*s", (int)w->n, c->words.text.data + w->at);
-        put_count(b, name, c->count[w->value - 1]);
+        put_count(b, (Str){ c->words.text.data + w->at, w->n }, c->count[w->value - 1]);
     }
     json_close(b, '}');
 }
@@ -95,13 +94,16 @@ static void name_it(const Document *d, const char *what, const char *why) {
     buf_free(&b);
 }
 
-/* Numbers in a message would make every one of them a reason of its own: they become N. */
+/* Numbers in a message would make every one of them a reason of its own: they become N. What is not
+ * ASCII may have been cut off within a character and becomes ?: two reasons that differ there only
+ * would be written as one. */
 static void count_broken(Pipeline *p, const Document *d) {
     char why[128];
     size_t n = 0;
     for (const char *s = d->broken; *s && n < sizeof why - 1; s++) {
         bool digit = isdigit((unsigned char)*s);
-        if (!digit || !n || why[n - 1] != 'N') why[n++] = digit ? 'N' : *s;
+        if (!digit || !n || why[n - 1] != 'N')
+            why[n++] = digit ? 'N' : (uint8_t)*s < 128 ? *s : '?';
     }
     count(&p->broken, d->raw.n);
     count(counts_get(&p->broken_why, why, n), d->raw.n);
@@ -216,9 +218,9 @@ void pipeline_stats(const Pipeline *p, Buf *b) {
         json_open(b, '{');
         json_put_key(b, "stage");
         json_put_str(b, str_of(t->name));
-        put_count(b, "in", t->in);
-        put_count(b, "out", t->out);
-        put_count(b, "changed", t->changed);
+        put_count(b, str_of("in"), t->in);
+        put_count(b, str_of("out"), t->out);
+        put_count(b, str_of("changed"), t->changed);
         counts_json(b, "dropped", &t->reasons);
         counts_json(b, "counts", &t->counts);
         counts_json(b, "languages_in", &t->languages_in);
@@ -234,7 +236,7 @@ void write_stats(const Pipeline *p, const char *path) {
     OutFile out;
     Buf b = { NULL, 0, 0 };
     json_open(&b, '{');
-    put_count(&b, "broken", p->broken);
+    put_count(&b, str_of("broken"), p->broken);
     counts_json(&b, "broken_why", &p->broken_why);
     json_put_key(&b, "seconds");
     json_put_num(&b, p->seconds, false);

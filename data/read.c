@@ -338,10 +338,16 @@ Source *source_files(const char **path, int n) {
 /* ------------------------------------------------------------------------------------------------
  * 4. The stage: from bytes to a document */
 
-/* Reads the file that raw names into text; no more than is allowed, even if it grows. */
+/* Reads the file that raw names into text; no more than is allowed, even if it grows. A directory
+ * or a pipe may have come in its place since the walk, and opens like a file. */
 static bool read_bytes(Document *d) {
+    struct stat st;
     int fd = open(d->raw.data, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return unreadable(d);
+    if (fd < 0 || fstat(fd, &st)) return unreadable(d);
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return document_drop(d, "not a regular file");
+    }
     Buf *b = &d->text;
     buf_add(b, "", 0);
     if (b->cap < (size_t)d->size + 1) {

@@ -126,7 +126,11 @@ void lex_csharp(Cutter *x) {
         q = NULL;
         if (p == x->s || p[-1] == '\n') { /* an attribute, up to the first ] */
             const char *open = skip_space(p, x->end);
-            if (open < x->end && *open == '[' && (q = find_byte(open, x->end, ']'))) continue;
+            if (open < x->end && *open == '[' && (q = behind(x, open, "]", ']'))) continue;
+            if (open > p) { /* blank lines on the way to it would look from it again */
+                q = open;
+                continue;
+            }
         }
         if (*p == '/') {
             q = cut_comment(x, p, true);

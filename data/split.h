@@ -14,7 +14,9 @@ typedef struct {
     const char *s, *end;
     const char *from; /* up to here everything was written */
     Buf *code, *comment;
-    bool open[128]; /* after a search that found none: nothing more closes this mark */
+    bool open[128];        /* after a search that found none: nothing more closes this mark */
+    const char *next[128]; /* where the last search found the mark */
+    int misses;            /* of behind_own */
 } Cutter;
 
 /* [from, a) is code and [a, b) a comment. */
@@ -24,13 +26,27 @@ static inline void cut(Cutter *x, const char *a, const char *b) {
     x->from = b;
 }
 
-/* The place behind the next `mark`, or NULL; each mark is searched in vain once only. `id` is a
- * number for it, by habit its first character. */
+/* The place behind the next `mark`, or NULL. As places are asked for in their order, no part of the
+ * text is searched twice, whether the mark is there or not. `id` is a number for it, by habit its
+ * first character. */
 static inline const char *behind(Cutter *x, const char *p, const char *mark, int id) {
     size_t n = strlen(mark);
-    const char *hit = NULL;
-    if (!x->open[id] && p < x->end) hit = (const char *)memmem(p, (size_t)(x->end - p), mark, n);
+    const char *hit = x->next[id];
+    if (x->open[id] || p >= x->end)
+        hit = NULL;
+    else if (!hit || hit < p)
+        hit = (const char *)memmem(p, (size_t)(x->end - p), mark, n);
+    x->next[id] = hit;
     if (!hit) x->open[id] = true;
+    return hit ? hit + n : NULL;
+}
+
+/* The place behind the next mark of n bytes, of which each string of a file may have its own, or
+ * NULL. A file that leaves 16 of them open gets no more: each is a search to its end. */
+static inline const char *behind_own(Cutter *x, const char *p, const char *mark, size_t n) {
+    const char *hit = NULL;
+    if (x->misses < 16) hit = (const char *)memmem(p, (size_t)(x->end - p), mark, n);
+    x->misses += !hit;
     return hit ? hit + n : NULL;
 }
 
