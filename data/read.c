@@ -343,8 +343,8 @@ Source *source_files(const char **path, int n) {
 static bool read_bytes(Document *d) {
     struct stat st;
     int fd = open(d->raw.data, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st)) return unreadable(d);
-    if (!S_ISREG(st.st_mode)) {
+    if (fd < 0) return unreadable(d);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         close(fd);
         return document_drop(d, "not a regular file");
     }
