@@ -112,7 +112,7 @@ OC_API void close_stdout(void) {
 
 /* Zeroed memory for n things of `size` bytes, or death that says for what. n = 0 gives one byte. */
 OC_API void *xcalloc(size_t n, size_t size, const char *what) {
-    void *p = calloc(n ? n : 1, size ? size : 1);
+    void *p = calloc(n ? n : 1, size);
     if (!p) die("%s: out of memory, %zu x %zu bytes were needed", what, n, size);
     return p;
 }
@@ -137,7 +137,8 @@ typedef struct {
     const char *s;
     size_t n;
 } Str;
-#define STR(x) (int)((x).n < 80 ? (x).n : 80), (x).s /* messages quote at most 80 bytes */
+#define STR(x) str_shown(x), (x).s
+OC_API int str_shown(Str x) { return (int)(x.n < 80 ? x.n : 80); } /* so much do messages quote */
 
 OC_API Str str_of(const char *s) {
     Str r = { s, strlen(s) };

@@ -338,7 +338,7 @@ OC_API bool gguf_int(const Gguf *g, const char *name, bool required, int64_t min
     int64_t v;
     if (k->type > GV_I32 && k->type != GV_U64 && k->type != GV_I64)
         return fail(e, "key %s: a value of type %s, expected a whole number", name,
-                    k->type < GV_COUNT ? gv_name[k->type] : "unknown");
+                    gv_name[k->type]);
     memcpy(&u, k->data, gv_size[k->type]);
     v = k->type == GV_I8    ? (int8_t)u
         : k->type == GV_I16 ? (int16_t)u

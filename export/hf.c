@@ -217,8 +217,8 @@ static bool check_tied(const Tensor *head, const Tensor *embedding, Error *e) {
                    "to keep this head");
 }
 
-/* Fills s->tensor, and counts in *used how many of the list are understood. */
-static bool bind_all(Source *s, const Str **index, const TensorList *l, size_t *used, Error *e) {
+/* Fills s->tensor from the list. */
+static bool bind_all(Source *s, const Str **index, const TensorList *l, Error *e) {
     TensorSpec *spec = tensor_specs(&s->config, &s->n_tensors);
     s->tensor = xcalloc((size_t)s->n_tensors, sizeof *s->tensor, "tensors");
     bool ok = true;
@@ -229,12 +229,8 @@ static bool bind_all(Source *s, const Str **index, const TensorList *l, size_t *
         ok = bind_one(&s->tensor[i], t, &spec[i], name, e);
         s->tensor[i].name = arena_copy(&s->arena, spec[i].name, strlen(spec[i].name));
     }
-    *used = (size_t)s->n_tensors;
     const Tensor *head = name_find(index, l->n, str_of("lm_head.weight"));
-    if (ok && s->config.tied && head) {
-        ok = check_tied(head, &s->tensor[0], e);
-        (*used)++;
-    }
+    if (ok && s->config.tied && head) ok = check_tied(head, &s->tensor[0], e);
     free(spec);
     return ok;
 }
@@ -258,12 +254,10 @@ static bool refuse_unknown(const Source *s, const TensorList *l, Error *e) {
 
 static bool source_bind_hf(Source *s, const TensorList *l, Error *e) {
     const Str **index = NULL;
-    size_t used = 0;
     bool ok = name_index(&index, l->tensor, l->n, sizeof *l->tensor, "tensor", e) &&
-              bind_all(s, index, l, &used, e);
-    for (size_t i = 0; i < l->n; i++) used += is_buffer(l->tensor[i].name);
+              bind_all(s, index, l, e) && refuse_unknown(s, l, e);
     free((void *)index);
-    return ok && (used == l->n || refuse_unknown(s, l, e));
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -285,7 +279,8 @@ static bool read_weights(Source *s, TensorList *l, const char *path, bool safe, 
     return ok || fail_in(e, path);
 }
 
-/* The files that an index names, and how many tensors the list had before each. */
+/* The files that an index names, and how many tensors the list had before each. There are fewer
+ * than MAX_FILES: source_map counts them together with the index. */
 typedef struct {
     Str name[MAX_FILES];
     size_t first[MAX_FILES + 1];
@@ -322,8 +317,6 @@ static bool read_shards(Source *s, TensorList *l, Shards *f, const char *dir, co
             return fail(e, "%s: weight_map: %.*s in '%.*s', expected a file of that directory", dir,
                         STR(j->key), STR(j->str));
         if (find_shard(f, j->str) < f->n) continue;
-        if (f->n == MAX_FILES)
-            return fail(e, "%s: weight_map: more than %d files, expected fewer", dir, MAX_FILES);
         f->name[f->n] = arena_copy(&s->arena, j->str.s, j->str.n);
         f->first[f->n] = l->n;
         const char *path = join(&s->arena, dir, f->name[f->n].s);

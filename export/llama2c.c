@@ -70,8 +70,6 @@ static bool parse_header(Config *c, Header *h, const uint8_t *data, size_t size,
     int32_t number[7], magic = 0;
     memset(h, 0, sizeof *h);
     memset(c, 0, sizeof *c);
-    if (size >= 10 && !memcmp(data, "version ht", 10))
-        return fail(e, "a Git LFS pointer, expected the model itself; run git lfs pull");
     if (size >= 4 && !memcmp(data, "ak42", 4))
         return fail(e, "magic number is swapped: a big-endian file, expected little-endian");
     if (size >= 4) memcpy(&magic, data, 4);
@@ -116,7 +114,7 @@ static float *map_floats(Source *s, size_t n, Error *e) {
     FILE *f = tmpfile();
     int failed = f ? posix_fallocate(fileno(f), 0, (off_t)(n * sizeof(float))) : errno;
     void *p = MAP_FAILED;
-    if (!failed && s->n_maps < (int)(sizeof s->map / sizeof *s->map)) {
+    if (!failed) {
         p = mmap(NULL, n * sizeof(float), PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0);
         failed = p == MAP_FAILED ? errno : 0;
     }
