@@ -303,16 +303,16 @@ static void put_special(Buf *out, const Vocab *v, int id, uint32_t field, const 
     if (known) put_bytes(out, field + 5, v->token[id].s, v->token[id].n);
 }
 
-static void put_trainer(Buf *out, const Vocab *v, int n, int unk) {
+static void put_trainer(Buf *out, const Vocab *v, int unk) {
     Buf spec = { NULL, 0, 0 };
     bool bytes = false;
     for (int i = 0; i < v->n_pieces; i++) bytes |= v->type[i] == TOK_BYTE;
     put_number(&spec, 3, v->unigram ? 1 : 2);
-    put_number(&spec, 4, (uint64_t)n);
+    put_number(&spec, 4, (uint64_t)v->n_pieces);
     put_number(&spec, 24, v->whitespace_suffix);
     put_number(&spec, 35, bytes);
     put_number(&spec, 40, (uint64_t)unk);
-    if (unk < v->n_pieces) put_bytes(&spec, 45, v->token[unk].s, v->token[unk].n);
+    put_bytes(&spec, 45, v->token[unk].s, v->token[unk].n);
     put_special(&spec, v, v->bos, 41, "<s>");
     put_special(&spec, v, v->eos, 42, "</s>");
     put_special(&spec, v, v->pad, 43, "<pad>");
@@ -320,20 +320,33 @@ static void put_trainer(Buf *out, const Vocab *v, int n, int unk) {
     buf_free(&spec);
 }
 
+/* The library insists on one piece of type unknown. Where byte fallback left v without one, a piece
+ * that no text leads to takes its place, best one of that name: a new piece would move the ids of
+ * the tokens that were added behind the pieces. */
+static int unknown_piece(const Vocab *v) {
+    int idle = -1;
+    if (v->unk >= 0 && v->unk < v->n_pieces) return v->unk;
+    for (int i = 0; i < v->n_pieces; i++) {
+        if (v->type[i] == TOK_UNKNOWN) return i;
+        if (v->type[i] != TOK_CONTROL && v->type[i] != TOK_UNUSED) continue;
+        if (str_is(v->token[i], "<unk>")) return i;
+        if (i != v->bos && i != v->eos) idle = i;
+    }
+    if (idle < 0)
+        die("tokenizer.model: no unknown token, expected one, or a control token in its place");
+    return idle;
+}
+
 /* Appends to out the tokenizer.model of v's first n_pieces entries. Tokens that were added to the
- * vocabulary afterwards stand in files beside it: hfvocab.c. The library insists on one piece of
- * type unknown; where byte fallback left v without one, it comes last, and no text leads to it. */
+ * vocabulary afterwards stand in files beside it: hfvocab.c. */
 void spm_write(Buf *out, const Vocab *v) {
     Buf spec = { NULL, 0, 0 };
-    int unk = v->unk >= 0 && v->unk < v->n_pieces ? v->unk : v->n_pieces, n = v->n_pieces;
-    for (int i = 0; unk == n && i < n; i++)
-        if (v->type[i] == TOK_UNKNOWN) unk = i;
-    for (int i = 0; i < n; i++) {
+    int unk = unknown_piece(v);
+    for (int i = 0; i < v->n_pieces; i++) {
         int type = i == unk ? TOK_UNKNOWN : v->type[i] == TOK_UNKNOWN ? TOK_CONTROL : v->type[i];
         put_piece(out, v->token[i], v->score[i], type);
     }
-    if (unk == n) put_piece(out, str_of("<unk>"), 0, TOK_UNKNOWN), n++;
-    put_trainer(out, v, n, unk);
+    put_trainer(out, v, unk);
     const char *name = v->charsmap.n ? "user_defined" : "identity";
     put_bytes(&spec, 1, name, strlen(name));
     if (v->charsmap.n) put_bytes(&spec, 2, v->charsmap.s, v->charsmap.n);

@@ -356,10 +356,13 @@ class Zip:
 
     def __init__(self, entries):
         self.entries = [dict(name=name, data=data, method=0, flags=0, size=None, packed=None,
-                             offset=None, local_name=None, extra=b"") for name, data in entries]
+                             offset=None, local_name=None, name_size=None, extra=b"")
+                        for name, data in entries]
         self.end = {}  # fields of the end record that lie: n, size, offset
         self.tail = b""
+        self.comment = b""
         self.wide = None  # (n, size, offset) of a ZIP64 end record
+        self.wide_at = None  # where that record is said to be, if not where it is
 
     def entry(self, which, **changes):
         next(e for e in self.entries if e["name"].endswith(which)).update(changes)
@@ -377,16 +380,17 @@ class Zip:
             out += b"PK\3\4\0\0" + fixed + struct.pack("<HH", len(local), len(pad)) + local + pad
             out += e["data"]
             directory += b"PK\1\2\0\0\0\0" + fixed + \
-                struct.pack("<HHHHHII", len(name), len(e["extra"]), 0, 0, 0, 0, offset) + name + \
-                e["extra"]
+                struct.pack("<HHHHHII", e["name_size"] or len(name), len(e["extra"]), 0, 0, 0, 0,
+                            offset) + name + e["extra"]
         end = {"n": len(self.entries), "size": len(directory), "offset": len(out), **self.end}
         at = len(out) + len(directory)
         if self.wide:
             directory += b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, self.wide[0],
                                                  *self.wide)
-            directory += b"PK\6\7" + struct.pack("<IQI", 0, at, 1)
+            directory += b"PK\6\7" + struct.pack("<IQI", 0, self.wide_at or at, 1)
         return out + directory + b"PK\5\6\0\0\0\0" + \
-            struct.pack("<HHIIH", end["n"], end["n"], end["size"], end["offset"], 0) + self.tail
+            struct.pack("<HHIIH", end["n"], end["n"], end["size"], end["offset"],
+                        len(self.comment)) + self.comment + self.tail
 
 
 def pickle_text(s):

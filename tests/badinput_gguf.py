@@ -10,9 +10,10 @@ import random
 import struct
 
 from badinput_case import accept, act, broken, reject, start
-from badinput_files import (A, ARRAY, BF16, BOOL, BYTES, DIM, F16, F32, F64, HIDDEN, I32, I64, LFS,
-                            NORMAL, Q8_0, STR, TOKENS, T_F32, U32, U64, U8, Gguf, Raw, bfloat,
-                            adapter, half, llama2c, q8_0, safetensors, text, torch_zip, weights)
+from badinput_files import (A, ARRAY, BF16, BOOL, BYTES, CONTROL, DIM, F16, F32, F64, HIDDEN, I8,
+                            I16, I32, I64, LFS, NORMAL, Q8_0, STR, TOKENS, T_F32, U16, U32, U64, U8,
+                            UNKNOWN, Gguf, Raw, adapter, bfloat, half, llama2c, q8_0, safetensors,
+                            text, torch_zip, weights)
 from check import short
 
 RUN = "run m.gguf -i a -n 3"
@@ -370,6 +371,93 @@ def numbers():
                      files, "output.weight", "finite")
 
 
+def odd_types():
+    """Keys of a type that they cannot have, and numbers of every type that they can."""
+    for key in ("general.type", "llama.rope.scaling.type", "tokenizer.ggml.model",
+                "tokenizer.ggml.pre", "tokenizer.chat_template"):
+        yield from refused(f"{key} as u32", lambda g, key=key: g.set(key, U32, 1), key, "string")
+    for key in "llama.rope.scaling.factor", "llama.rope.scale_linear":
+        yield from refused(f"{key} as u32", lambda g, key=key: g.set(key, U32, 1), key, "f32")
+    yield from refused("opencoder.whitespace_suffix as u32", lambda g: g.set(
+        "opencoder.whitespace_suffix", U32, 1), "opencoder.whitespace_suffix", "bool")
+    yield from refused("opencoder.stop_token_ids as u32", lambda g: g.set(
+        "opencoder.stop_token_ids", U32, 1), "opencoder.stop_token_ids", "array")
+    for kind in U8, I8, U16, I16, U32, I32, U64, I64:
+        yield accepted(f"context as type {kind}", lambda g, k=kind: g.set(
+            "llama.context_length", k, 64))
+    for kind, value in (I8, -64), (I16, -64), (I32, -64), (I64, -64):
+        yield from refused(f"context {value} as type {kind}", lambda g, k=kind, v=value: g.set(
+            "llama.context_length", k, v), "llama.context_length", "-64")
+    yield from refused("an array as context", lambda g: g.set(
+        "llama.context_length", ARRAY, (U32, [64])), "llama.context_length", "type array")
+    yield accepted("twelve stop tokens", lambda g: g.set(
+        "opencoder.stop_token_ids", ARRAY, (U32, [A + 2, A + 2, *range(A + 3, A + 13)])), b"ab\n")
+    yield from refused("big-endian, version 2", lambda g: setattr(g, "version", 2 << 24), "swapped")
+    yield raw("2^20 + 1 keys", b"GGUF\3\0\0\0" + struct.pack("<QQ", 0, (1 << 20) + 1) +
+              bytes(14 << 20), "1048577 keys")
+    yield raw("2^20 + 1 tensors", b"GGUF\3\0\0\0" + struct.pack("<QQ", (1 << 20) + 1, 0) +
+              bytes(33 << 20), "1048577 tensors")
+    wide = "n" * 100
+    yield from refused("a long name twice", lambda g: g.keys.extend([[wide, U8, 1]] * 2), "twice")
+    yield accepted("keys behind the checksums", lambda g: g.keys.extend([
+        ["opencoder.crc32c", ARRAY, (U32, [1])], ["opencoder.crc32c.header", U32, 1],
+        ["general.name", STR, "x"]]), checksums="none")
+    yield accepted("bos and eos by their usual places", lambda g: (
+        g.drop("tokenizer.ggml.bos_token_id"), g.drop("tokenizer.ggml.eos_token_id")))
+    yield accepted("no bos and no eos, and both to be added", lambda g: (
+        g.drop("tokenizer.ggml.bos_token_id"), g.drop("tokenizer.ggml.eos_token_id"),
+        g.item("tokenizer.ggml.token_type", 1, NORMAL),
+        g.set("tokenizer.ggml.add_bos_token", BOOL, True),
+        g.set("tokenizer.ggml.add_eos_token", BOOL, True)))
+    for name, change in (("a damaged header", lambda g: setattr(g, "checksums", "wrong")),
+                         ("no tokens", lambda g: g.drop("tokenizer.ggml.tokens")),
+                         ("a key cut off", lambda g: setattr(g, "n_keys", 99))):
+        g = Gguf()
+        change(g)
+        yield reject(f"gguf: {name}, info", "tokenizer info m.gguf", {"m.gguf": g.build()},
+                     "m.gguf")
+    long = [(b"%05d" % i + b"x" * 65000, 0.0, 4) for i in range(135)]
+    g = Gguf((*TOKENS, *long), "none")
+    g.tensors = []
+    yield reject("gguf: more token bytes than a trie has room for", "tokenizer info m.gguf",
+                 {"m.gguf": g.build()}, "m.gguf", "less than 16M")
+    g = Gguf(checksums="none").set("tokenizer.ggml.model", STR, "t5")
+    g.tensors = []
+    yield accept("gguf: info of a unigram model", "tokenizer info m.gguf", {"m.gguf": g.build()},
+                 lambda out: out.startswith(b"unigram, 32 tokens"))
+
+
+def to_hf():
+    """Vocabularies that a SentencePiece model has no room for as they are, and back."""
+    files = ("added_tokens.json", "config.json", "generation_config.json", "model.safetensors",
+             "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+             "tokenizer_config.json")
+
+    def there_and_back(name, change, tokens=tuple(TOKENS)):
+        g = Gguf(tokens)
+        change(g)
+        return accept(f"gguf: {name}, to Hugging Face and back",
+                      "convert m.gguf hf -o hf && convert hf OUT && run OUT -i a -n 3",
+                      {"m.gguf": g.build()}, SAYS, made=["OUT", "hf", *(f"hf/{f}" for f in files)])
+
+    types, count = "tokenizer.ggml.token_type", "opencoder.sentencepiece_count"
+    yield there_and_back("all of it", lambda g: None)
+    yield there_and_back("no unknown token", lambda g: g.item(types, 0, CONTROL), WITH_BYTES)
+    yield there_and_back("no unknown token, and none of that name", lambda g: (
+        g.item(types, 0, CONTROL), g.item("tokenizer.ggml.tokens", 0, b"<x>")), WITH_BYTES)
+    g = Gguf(WITH_BYTES).item(types, 0, NORMAL).item(types, 30, NORMAL).item(types, 31, NORMAL)
+    yield reject("gguf: no token that may be unknown, to Hugging Face", "convert m.gguf hf -o hf",
+                 {"m.gguf": g.build()}, "tokenizer.model", "no unknown token")
+    yield there_and_back("an unknown token that was added", lambda g: (
+        g.set(count, U32, 31), g.set("tokenizer.ggml.unknown_token_id", U32, 31)))
+    yield there_and_back("two unknown tokens", lambda g: g.item(types, 29, UNKNOWN))
+    yield there_and_back("no piece called <s>", lambda g: (
+        g.item("tokenizer.ggml.tokens", 1, b"<x>"), g.drop("tokenizer.ggml.bos_token_id"),
+        g.set(count, U32, 32)))
+    yield there_and_back("<pad> and </s> that are texts", lambda g: (
+        g.item("tokenizer.ggml.tokens", 28, b"<pad>"), g.set(count, U32, 32)))
+
+
 def vocabulary():
     tokens, scores, types = (f"tokenizer.ggml.{x}" for x in ("tokens", "scores", "token_type"))
 
@@ -491,6 +579,6 @@ def adapters():
 
 
 def cases():
-    for group in (whole_files, header, key_syntax, hyperparameters, tensors, checksums, numbers,
-                  vocabulary, adapters):
+    for group in (whole_files, header, key_syntax, hyperparameters, odd_types, to_hf, tensors,
+                  checksums, numbers, vocabulary, adapters):
         yield from group()

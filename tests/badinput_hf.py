@@ -5,10 +5,10 @@ import random
 import struct
 
 from badinput_case import accept, reject
-from badinput_files import (DIM, LFS, TOKENS, hf_config, hf_directory, hf_weights, pickle_dict,
-                            pickle_int, pickle_tensor, pickle_text, pickle_tuple, safetensors,
-                            safetensors_bytes, safetensors_header, sentencepiece, to_json,
-                            torch_items, torch_zip)
+from badinput_files import (BYTES, DIM, LFS, TOKENS, Zip, hf_config, hf_directory, hf_weights,
+                            pickle_dict, pickle_int, pickle_tensor, pickle_text, pickle_tuple,
+                            safetensors, safetensors_bytes, safetensors_header, sentencepiece,
+                            to_json, torch_items, torch_zip)
 
 CONVERT = "convert hf OUT"
 EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -111,6 +111,10 @@ def safetensors_entries():
                   [-DIM, -DIM], [-1, DIM], [2.5, DIM], [2 ** 31 - 1, 2 ** 31 - 1], ["32", 32],
                   [None, DIM], [[DIM], DIM], [1e300, 1]):
         yield entry(f"shape {value}", shape(value))
+    header = safetensors_header(hf_weights())
+    header[EMBED].update(dtype="F64", shape=[DIM, DIM // 2])
+    yield wrong("safetensors: a weight of f64", EMBED, "type f64", model__safetensors=(
+        safetensors_bytes(header, b"".join(data for _, data in hf_weights().values()))))
     yield entry("3 dimensions", shape([DIM, DIM, 1]), "3 dimensions")
     yield entry("1000 dimensions", shape([1] * 1000), "1000 dimensions")
     for value in 5, "32", {"0": 32}, None:
@@ -178,6 +182,26 @@ def safetensors_layout():
                 config__json=hf_config(tie_word_embeddings=True))
 
 
+def tied():
+    """The head is the embedding: every letter follows itself."""
+    def directory(head, dtype="F32"):
+        tensors = {**hf_weights(), HEAD: head}
+        header = safetensors_header(tensors)
+        header[HEAD]["dtype"] = dtype
+        return hf_directory(
+            config__json=hf_config(tie_word_embeddings=True), model__safetensors=safetensors_bytes(
+                header, b"".join(data for _, data in tensors.values())))
+
+    size, data = hf_weights()[EMBED]
+    yield accept("hf: tied, with the same head", "convert hf OUT && run OUT -i a -n 3",
+                 directory((size, data)), b"aaaa\n", made=["OUT"])
+    for name, head in (("fewer rows", ((size[0] - 1, DIM), data[4 * DIM:])),
+                       ("fewer columns", ((size[0], DIM // 2), data[:len(data) // 2])),
+                       ("f16", (size, data[:len(data) // 2]))):
+        yield reject(f"hf: tied, with a head of {name}", CONVERT,
+                     directory(head, "F16" if name == "f16" else "F32"), HEAD, "differs")
+
+
 def shards():
     """Several files and an index."""
     tensors = hf_weights()
@@ -220,6 +244,9 @@ def shards():
                           ("LFS pointer", LFS)):
         yield reject(f"hf: index: {name}", CONVERT, directory(content), "index.json")
     yield wrong("no weights at all", "no weights", model__safetensors=None)
+    empty = safetensors_bytes(b"{}", b"")
+    names = {f"{i}": f"{i}.safetensors" for i in range(1025)}
+    yield index("more than 1024 files", names, "1024", **dict.fromkeys(names.values(), empty))
 
 
 # ------------------------------------------------------------------------------------ config.json
@@ -270,14 +297,23 @@ def configs():
                ("layer_types", ["full_attention", "sliding_attention"]), ("model_type", "qwen2"),
                ("model_type", "mistral"), ("model_type", 1), ("model_type", ""), ("hidden_act", 1),
                ("tie_word_embeddings", "no"), ("tie_word_embeddings", 1), ("attention_bias", "yes"),
-               ("is_encoder_decoder", True)]
+               ("is_encoder_decoder", True),
+               ("rope_parameters", {"full_attention": {"rope_type": "default"}}),
+               ("use_sliding_window", "no"), ("layer_types", "full_attention"),
+               ("layer_types", [1])]
     for key, value in changes:
         yield config(f"{key} {value!r}", key, **{key: value})
+    for key, value in (("type", 5), ("rope_type", 5), ("rope_theta", "1e4"),
+                       ("partial_rotary_factor", 0.5)):
+        yield config(f"rope_parameters: {key} {value!r}", key, rope_parameters={key: value})
     yield right("config: rope_parameters", config__json=hf_config(
         rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
     yield right("config: nothing changes the model", config__json=hf_config(
         rope_scaling=None, attention_bias=False, sliding_window=None, mlp_bias=False,
-        quantization_config=None, partial_rotary_factor=1.0, num_experts=0, other={"a": [1, 2]}))
+        quantization_config=None, partial_rotary_factor=1.0, num_experts=0, other={"a": [1, 2]},
+        use_sliding_window=False, layer_types=["full_attention"] * 2))
+    yield right("config: a window that is not used", config__json=hf_config(
+        use_sliding_window=False, sliding_window=4096))
     line = to_json(hf_config())
     for name, text in (("empty", b""), ("1 byte", b"{"), ("cut off", line[:-1]),
                        ("LFS pointer", LFS),
@@ -299,11 +335,23 @@ def configs():
                        ("a short escape", line[:-1] + b', "x": "\\u12"}'),
                        ("an escape at the end", line[:-1] + b', "x": "\\'),
                        ("half a surrogate pair", line[:-1] + b', "x": "\\udc00"}'),
+                       *((f"a pair of {second.decode()!r}", line[:-1] + b', "x": "\\ud83d' +
+                          second + b'"}') for second in (b"x", b"xxxxxx", b"\\n12345", b"\\u12",
+                                                         b"\\u12xx", b"\\ud83d", b"\\ue000")),
+                       ("a NUL escaped", line[:-1] + b', "x": "\\\0"}'),
+                       ("a backslash at the end", line[:-1] + b', "x": "\\'),
+                       ("half a surrogate in UTF-8", line[:-1] + b', "x": "\xed\xa0\x80"}'),
+                       ("beyond U+10FFFF", line[:-1] + b', "x": "\xf4\x90\x80\x80"}'),
+                       ("a number at the end", line[:-1] + b', "x": 1'),
+                       ("a minus at the end", line[:-1] + b', "x": -'),
                        ("overlong UTF-8", line[:-1] + b', "x": "\xc0\x80"}'),
                        ("65 levels", line[:-1] + b', "x": ' + b"[" * 65 + b"]" * 65 + b"}"),
                        ("a million brackets", b"[" * 10 ** 6), ("TRUE",
                                                                 line[:-1] + b', "x": TRUE}')):
         yield wrong(f"config: {name}", "config.json", config__json=text)
+    yield right("config: every kind of text", config__json=line[:-1] + (
+        b', "x": ["\\ud83d\\ude00", "\\ue000\\u00e9\\"\\\\\\/\\b\\f\\n\\r\\t", '
+        b'"\xee\x80\x80\xf0\x9f\x98\x80", "\x7f"]}'))
     yield right("config: 60 levels",
                 config__json=line[:-1] + b', "x": ' + b"[" * 60 + b"]" * 60 + b"}")
     yield wrong("no config.json", "config.json", config__json=None)
@@ -325,6 +373,32 @@ def vocabularies():
 
     yield right("two rows without a token", **larger)
     yield right("added tokens", **larger, added_tokens__json={"<|x|>": 32, "<|y|>": 33})
+    yield right("a template", tokenizer_config__json=config(chat_template="{{ messages }}"))
+    yield right("named templates", tokenizer_config__json=config(chat_template=[
+        {"name": "tools", "template": "x"}, {"name": "default", "template": "{{ messages }}"}]))
+    yield right("no template", tokenizer_config__json=config(chat_template=None, pad_token=""))
+    yield right("a template in a file", chat_template__jinja=b"{{ messages }}")
+    yield wrong("an empty template in a file", "chat_template.jinja", chat_template__jinja=b"")
+    yield right("bos and eos that are not those of generation", config__json=hf_config(
+        bos_token_id=2, eos_token_id=1), tokenizer_config__json=config(
+            add_bos_token=True, add_eos_token=True, bos_token="<s>", eos_token="</s>",
+            pad_token={"content": "<unk>"}, sep_token=None, extra_special_tokens=None))
+    yield right("no bos and no eos", config__json=hf_config(bos_token_id=None, eos_token_id=None),
+                tokenizer_config__json=config(add_bos_token=True, add_eos_token=True,
+                                              extra_special_tokens={}),
+                tokenizer__model=sentencepiece(trainer={41: -1, 42: -1}))
+    yield right("OpenCoder's class by its file", tokenizer_config__json=config(
+        tokenizer_class="PreTrainedTokenizer",
+        auto_map={"AutoTokenizer": ["tokenization_inflm.INFLMTokenizer", None]}))
+    yield right("an auto_map of something else",
+                tokenizer_config__json=config(auto_map={"AutoTokenizer": 5}))
+    wider = len(TOKENS) + 256
+    tensors = {**hf_weights(), **{name: ((wider, DIM), hf_weights()[name][1] + bytes(
+        4 * 256 * DIM)) for name in (EMBED, HEAD)}}
+    yield wrong("a byte piece is added", "added_tokens.json", "<0x41>", "byte",
+                config__json=hf_config(vocab_size=wider), model__safetensors=safetensors(tensors),
+                tokenizer__model=sentencepiece((*TOKENS, *BYTES)),
+                added_tokens__json={"<0x41>": len(TOKENS) + 0x41})
     yield wrong("no tokenizer.model", "tokenizer.model", tokenizer__model=None)
     yield wrong("no tokenizer.model, a tokenizer.json", "tokenizer.json", tokenizer__model=None,
                 tokenizer__json={})
@@ -347,6 +421,7 @@ def vocabularies():
                         ("content a number", {"content": 1}),
                         ("special a text", {"content": "<|x|>", "special": "yes"}),
                         ("lstrip", {"content": "<|x|>", "lstrip": True}),
+                        ("rstrip a text", {"content": "<|x|>", "rstrip": "no"}),
                         ("single_word", {"content": "<|x|>",
                                          "single_word": True}), ("a text", "<|x|>")):
         yield wrong(f"added_tokens_decoder: {name}", "tokenizer_config.json", **larger,
@@ -359,7 +434,9 @@ def vocabularies():
                        ("add_prefix_space", 1), ("bos_token", "nowhere"), ("eos_token", 7),
                        ("unk_token", {"a": 1}), ("additional_special_tokens", "x"),
                        ("additional_special_tokens", ["nowhere"]), ("chat_template", 5),
-                       ("chat_template", [{"name": "default"}]), ("added_tokens_decoder", []),
+                       ("chat_template", [{"name": "default"}]), ("chat_template", [{}]),
+                       ("pad_token", "nowhere"), ("sep_token", "nowhere"), ("opencoder", "yes"),
+                       ("add_eos_token", "no"), ("added_tokens_decoder", []),
                        ("auto_map", "x")):
         yield wrong(f"tokenizer_config.json: {key} {value!r}", "tokenizer_config.json",
                     tokenizer_config__json=config(**{key: value}))
@@ -367,6 +444,12 @@ def vocabularies():
         yield wrong(f"generation_config.json: eos {value!r}", "generation_config.json",
                     "eos_token_id",
                     generation_config__json={"eos_token_id": value})
+    yield wrong("generation_config.json: bos 'a'", "generation_config.json", "bos_token_id",
+                generation_config__json={"bos_token_id": "a"})
+    yield wrong("special_tokens_map.json: bos 'nowhere'", "special_tokens_map.json", "bos_token",
+                special_tokens_map__json={"bos_token": "nowhere"})
+    yield right("generation_config.json: nothing", generation_config__json={
+        "bos_token_id": None, "eos_token_id": None})
     for key in "bos_token_id", "eos_token_id":
         yield wrong(f"config.json: {key} 99", "config.json", key,
                     config__json=hf_config(**{key: 99}))
@@ -388,9 +471,18 @@ def archives():
     wide.wide = count, size, directory
     wide.end = {"n": 65535, "size": 2 ** 32 - 1, "offset": 2 ** 32 - 1}
     yield right("torch: control, ZIP64", model__safetensors=None, pytorch_model__bin=wide.build())
+    other = torch_zip().entry("data/0", extra=b"\5\0\4\0" + bytes(4))
+    other.comment = b"a comment"
+    yield right("torch: a comment, and an extra field of others", model__safetensors=None,
+                pytorch_model__bin=other.build())
+    for at in 1, directory + size - 1, directory + size + 50, 2 ** 63:
+        lying = torch_zip()
+        lying.wide, lying.wide_at = (count, size, directory), at
+        yield torch(f"a ZIP64 end record at {at}", lying, "ZIP64 end record", at)
     for name, content in (("empty", b""), ("1 byte", b"P"), ("LFS pointer", LFS),
                           ("64 KB of noise", random.Random(3).randbytes(65536)),
                           ("a bare pickle", pickle_dict([]) + bytes(64)),
+                          ("a pickle of protocol 6", b"\x80\6" + bytes(64)),
                           ("only an end record", whole[-22:]),
                           ("safetensors", safetensors()), ("an empty archive",
                                                            b"PK\5\6" + bytes(18))):
@@ -423,6 +515,9 @@ def archives():
             ("past the end", {"offset": 2 ** 31}, "data/0"),
             ("at the directory", {"offset": directory}, ""),
             ("at a wrong place", {"offset": 5}, "local header"),
+            ("at the last byte", {"offset": directory - 1}, "local header"),
+            ("with a name past the directory", {"name_size": 65535}, "past the end"),
+            ("with half a field of others", {"extra": b"\5\0\4\0"}, "ZIP64"),
             ("under another local name", {"local_name": "m/data/X"}, "data/0"),
             ("under a longer local name", {"local_name": "m/data/0" + "0" * 60000}, "data/0"),
             ("without a ZIP64 field", {"size": 2 ** 32 - 1}, "data/0"),
@@ -442,7 +537,17 @@ def archives():
     yield torch("two data.pkl", torch_zip().entry("byteorder", name="n/data.pkl"), "data.pkl")
     yield torch("data.pkl empty", torch_zip().entry("data.pkl", data=b""), "data.pkl")
     yield torch("data.pkl of one byte", torch_zip(b"."), "data.pkl")
+    yield torch("no entries, but a directory", torch_zip().entry("data.pkl", method=8), "data.pkl")
+    yield torch("a long folder", Zip([("m" * 300 + "/data.pkl", pickle_dict(torch_items()))]),
+                "data/0")
     yield torch("big-endian", torch_zip().entry("byteorder", data=b"big"), "byteorder", "little")
+
+
+    for name, content, word in (("a PyTorch archive", whole, "a PyTorch file"),
+                                ("safetensors", safetensors(), "a safetensors file"),
+                                ("8 letters and a brace", b"abcdefgh{" + bytes(99), "heads"),
+                                ("7 letters and a brace", b"abcdefg\0{" + bytes(99), "heads")):
+        yield reject(f"hf: {name} as a model", "convert x OUT", {"x": content}, "x", word)
 
 
 def pickles():
@@ -457,6 +562,19 @@ def pickles():
                       *words)
 
     right_one = pickle_dict(items)
+    whole = dict(model__safetensors=None, pytorch_model__bin=b"")
+    start, empty = b"\x80\x02ccollections\nOrderedDict\n)R", b"ccollections\nOrderedDict\n)R"
+    for name, content in (
+            ("items one by one", start + b"".join(pickle_text(key) + value + b"s"
+                                                  for key, value in items) + b"."),
+            ("parameters", pickle_dict([(key, b"ctorch._utils\n_rebuild_parameter\n" + pickle_tuple(
+                [value, b"\x88", empty]) + b"R") for key, value in items])),
+            ("attributes, lists and numbers", pickle_dict(items)[:-1] + b"}" + pickle_text("_x") +
+             b"]K\1a(K\1G" + bytes(8) + b"\x8a\1\xff\x8a\0es" + pickle_text("_y") + b"Nsb."),
+            ("a memo of four bytes", b"\x80\x02Nr\1\0\0\0j\1\0\0\0h\1\x87\x85" +
+             pickle_dict(items)[2:])):
+        whole["pytorch_model__bin"] = torch_zip(content).build()
+        yield right(f"torch: pickle: {name}", **whole)
     for module, name in (("os", "system"), ("builtins", "eval"), ("builtins", "getattr"),
                          ("posix", "system"),
                          ("subprocess", "Popen"), ("torch", "load"),
@@ -504,6 +622,31 @@ def pickles():
             ("100000 marks", b"\x80\x02" + b"(" * 100000 + b"."),
             ("100000 tuples in each other", b"\x80\x02)" + b"\x85" * 100000 + b"."),
             ("a memo bomb", b"\x80\x02)q\0" + b"h\0h\0\x86q\0" * 20000 + b"."),
+            ("a float cut off", b"\x80\x02G123"), ("a number cut off", b"\x80\x02J123"),
+            ("a long cut off", b"\x80\x02\x8a\4123"), ("a long without a length", b"\x80\x02\x8a"),
+            ("a text without a length", b"\x80\x02X\1"), ("a protocol cut off", b"\x80"),
+            ("a memo number cut off", b"\x80\x02Nr\1"), ("a memo read cut off", b"\x80\x02j\1"),
+            ("memo number past the file", b"\x80\x02N" + b"q\xff."),
+            ("APPEND to a tuple", b"\x80\x02)Na."), ("APPENDS without a mark", b"\x80\x02]Ne."),
+            ("APPEND of nothing", b"\x80\x02a."), ("SETITEMS without a mark", b"\x80\x02}u."),
+            ("SETITEM of nothing", b"\x80\x02s."), ("REDUCE of nothing", b"\x80\x02R."),
+            ("REDUCE with a text", b"\x80\x02ctorch\nFloatStorage\n" + pickle_text("x") + b"R."),
+            ("a tensor of no arguments", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R."),
+            ("a tensor of 8 arguments", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNNNtR."),
+            ("a parameter of nothing", b"\x80\x02ctorch._utils\n_rebuild_parameter\n)R."),
+            ("a parameter of numbers", b"\x80\x02ctorch._utils\n_rebuild_parameter\nNNN\x87R."),
+            ("a persistent id of nothing", b"\x80\x02Q."),
+            ("a persistent id of one", b"\x80\x02N\x85Q."),
+            *((f"a persistent id, {name}", b"\x80\x02" + pickle_tuple(words) + b"Q.")
+              for name, words in (
+                  ("other word", [pickle_text("x"), b"N", b"N", b"N", b"N"]),
+                  ("no word", [b"N", b"N", b"N", b"N", b"N"]),
+                  ("no type", [pickle_text("storage"), b"N", b"N", b"N", b"N"]),
+                  ("a dictionary", [pickle_text("storage"), b"ccollections\nOrderedDict\n", b"N",
+                                    b"N", b"N"]),
+                  ("no key", [pickle_text("storage"), b"ctorch\nFloatStorage\n", b"N", b"N", b"N"]),
+                  ("no count", [pickle_text("storage"), b"ctorch\nFloatStorage\n",
+                                pickle_text("0"), b"N", b"N"]))),
             ("2 MB", b"\x80\x02" + b"N" * (2 << 20) + b".")):
         yield pickle(name, content, "data.pkl")
     for name, program, words in (("no tensors", pickle_dict([]), (EMBED, "missing")),
@@ -519,7 +662,24 @@ def pickles():
                  words=(EMBED, "contiguous"))
     yield tensor("negative strides", "0", (DIM, DIM), strides=(-DIM, -1), count=1024)
     yield tensor("huge strides", "0", (DIM, DIM), strides=(2 ** 62, 1), count=1024)
+    for place, name in enumerate(("a storage", "an offset", "a shape", "strides")):
+        args = [pickle_tensor("0", (DIM, DIM)).split(b"v2\n(")[1].split(b"Q")[0] + b"Q",
+                pickle_int(0), pickle_tuple([pickle_int(DIM)] * 2),
+                pickle_tuple([pickle_int(DIM), pickle_int(1)]), b"\x89", empty]
+        args[place] = b"N"
+        yield pickle(f"a tensor without {name}", pickle_dict([(first, (
+            b"ctorch._utils\n_rebuild_tensor_v2\n" + pickle_tuple(args) + b"R")), *items[1:]]),
+            first, "odd arguments")
+    for part, words in ("shape", [b"N", pickle_int(1)]), ("strides", [pickle_int(1), b"N"]):
+        args[2:4] = [pickle_tuple([word]) for word in words]
+        yield pickle(f"{part} of no number", pickle_dict([(first, (
+            b"ctorch._utils\n_rebuild_tensor_v2\n" + pickle_tuple(args) + b"R")), *items[1:]]),
+            first, "dimension 0 is not a number")
     yield tensor("more strides than dimensions", "0", (DIM, DIM), strides=(DIM, 1, 1), count=1024)
+    for shape, strides, word in ((), (), "shape 1 x 1"), ((1, DIM), (99, 1), f"shape 1 x {DIM}"):
+        odd = pickle_tensor("0", shape, count=1024, strides=strides)
+        yield wrong(f"torch: pickle: shape {shape}", EMBED, word, model__safetensors=None,
+                    pytorch_model__bin=torch_zip(pickle_dict([(first, odd), *items[1:]])).build())
     yield tensor("3 dimensions", "0", (DIM, DIM, 1), strides=(DIM, 1, 1),
                  words=(EMBED, "3 dimensions"))
     for shape in (0, DIM), (-DIM, -DIM), (2 ** 31, DIM), (2 ** 62, 4), (2 ** 31 - 1, 2 ** 31 - 1):
@@ -541,6 +701,6 @@ def pickles():
 
 
 def cases():
-    for group in (safetensors_syntax, safetensors_entries, safetensors_layout, shards, configs,
-                  vocabularies, archives, pickles):
+    for group in (safetensors_syntax, safetensors_entries, safetensors_layout, tied, shards,
+                  configs, vocabularies, archives, pickles):
         yield from group()

@@ -35,6 +35,13 @@ def pieces():
                 varint(103 << 3 | 1) + bytes(8))
     yield right("specs before pieces", field(3, field(3, 0) + field(4, 0)) + whole)
     yield right("unigram", sentencepiece(trainer={3: 1}))
+    yield right("an empty denormalizer", whole + field(5, b"") + field(5, field(1, b"x")))
+    for spec, number in ("trainer_spec", 2), ("normalizer_spec", 3), ("denormalizer_spec", 5):
+        yield wrong(f"{spec} cut off", whole + field(number, b"\x12\x7f"), spec, "past the end")
+    yield wrong("a charsmap as a number", sentencepiece(normalizer={2: 5}), "charsmap", "wire type")
+    yield wrong("a denormalizer's charsmap as a number", whole + field(5, field(2, 5)),
+                "denormalizer_spec", "wire type")
+    yield wrong("2^20 + 1 pieces", (field(1, b"") * ((1 << 20) + 1)), "1048576")
     for name, content in (("empty", b""), ("LFS pointer", LFS),
                           ("a tokenizer.json", b'{"model": {}}'),
                           ("64 KB of zeros", bytes(65536)), ("bytes 0xFF", b"\xff" * 1000),
@@ -237,6 +244,9 @@ def tokenizers():
         bytes(4 * 100 * DIM)
     yield wrong("100 tokens, too few for bytes", old_tokenizer(OLD_TOKENS[:100]), "100 tokens",
                 model=few)
+    yield right("spaces and letters in one token", old_tokenizer(changed(280, b"k l m", 0.0)))
+    for token in b"<0x\0A>", b"<0x4\0>":
+        yield wrong(f"byte token {token}", old_tokenizer(changed(10, token, 0.0)), "token 10")
     yield right("a token that is not UTF-8", old_tokenizer(changed(280, b"\xff\xfe", 0.0)))
     yield right("a token of printf's directives", old_tokenizer(changed(280, b"%s%n%99999d", 0.0)))
     sp = [(b"<unk>", 0.0, UNKNOWN), (b"<s>", 0.0, CONTROL), (b"</s>", 0.0, CONTROL), *BYTES] + \

@@ -77,6 +77,16 @@ def paths():
         denied, "convert m.gguf OUT", ["OUT"], ".", 0o555), FILES)
 
 
+    left = {"OUT.tmp-2147483646/a": b"x", "OUT.tmp-2147483646/d/b": b"y", "OUT.x.tmp-2147483645":
+            b"z", "OUT.tmp-0": b"", "OUT.tmp-1": b"", "OUT.tmp-9999999999": b"", "OUT.tmp-7x": b"",
+            "OUTtmp": b"", "OUT.tmp-2147483644/a": b"x"}
+    yield accept("path: what killed processes left is removed", "convert m.gguf OUT",
+                 {**FILES, **left}, made=["OUT"], may_change=(
+                     "OUT.tmp-2147483646/a", "OUT.x.tmp-2147483645", "OUT.tmp-2147483644",
+                     "OUT.tmp-2147483644/a"))
+    yield usage("path: DEL and an escape in a message", ["run", "--x\x7f\x1b"], "\\x7f\\x1b")
+
+
 def fifo(command, directory):
     os.mkfifo(os.path.join(directory, "p"))
     before = tree(directory)

@@ -316,7 +316,14 @@ def checkpoints():
                 **change_csv)
     yield fails("checkpoint: there, and no --resume", SAVED, first, "--resume",
                 files=with_checkpoint(whole))
+    yield works("checkpoint: others beside it, one damaged", RESUME + " --keep 2", done, files={
+        **with_checkpoint(whole), "x.ckpt-": b"1", "x.ckpt-1x": b"2", "x.ckpt-000005": b"3",
+        "x.ckpt-123456789012345678": b"4"}, **change_csv)
     lora = saved(ADAPTER)[first]
+    for at in 0, 30, lora.index(b"adapter") + 1, len(lora) - 40:
+        bad = lora[:at] + bytes([lora[at] ^ 4]) + lora[at + 1:]
+        yield fails(f"adapter: a bit of byte {at}", ADAPTER + " --resume", first,
+                    files=with_checkpoint(bad, ADAPTER))
     yield works("adapter: resume", ADAPTER + " --resume", done,
                 files=with_checkpoint(lora, ADAPTER), **change_csv)
     yield refuses("adapter: a model's checkpoint", ADAPTER + " --resume", first,
@@ -338,6 +345,8 @@ def checkpoints():
                  "updates too large"):
         yield works(f"anneal from a checkpoint: {name}", anneal,
                     files={**files(), "ck": changed(first, CHANGES[name])})
+    yield works("anneal an adapter from a checkpoint", f"{anneal} --lora 2",
+                files={**files(), "ck": whole})
     yield works("anneal from updates 2^64 - 5", anneal, files={
         **files(), "ck": changed(first, retype(TRAIN + "updates", U64, (1 << 64) - 5))})
     yield fails("sft from an adapter", f"train sft c.tok --init ck -o x {SMALL}", "ck",
@@ -369,7 +378,8 @@ def shapes():
             ("--heads 2 --dim 16 --layers 1 --kv-heads 4", "key/value"),
             ("--heads 2 --dim 16 --layers 1 --head-dim 7", "even"),
             ("--heads 2 --dim 16 --layers 1 --head-dim 1", "head dimension"),
-            ("--heads 2 --dim 16", "--layers"), ("--layers 2", "--shape"), ("", "--shape"),
+            ("--heads 2 --dim 16", "--layers"), ("--layers 2 --dim 16", "--heads"),
+            ("--layers 2", "--shape"), ("", "--shape"),
             ("--shape 9b", "9b"), ("--shape tiny --kv-heads 3", "multiple"),
             ("--shape tiny -t 2000", "--seq-len"),
             ("--shape tiny --ctx 16 -t 17", "--seq-len")):
@@ -384,6 +394,9 @@ def shapes():
                   files())
     yield refuses("more than 2^30 positions", new + "--dim 8 --heads 1 --layers 1 --ctx 16777216 "
                   "-t 1048576 -b 65536 -m 65536", "--micro-batch", "2^30")
+    yield accept("train: --plan takes no data, no vocabulary", "train pretrain --shape tiny --plan",
+                 {}, lambda out: out.startswith(b"9445440 parameters"))
+    yield usage("train: --plan of no shape", "train pretrain --plan --dim 8", "--tokenizer")
     for words in ("--dim 2 --heads 1 --layers 1", "--dim 1 --heads 1 --head-dim 2 --layers 1 "
                   "--hidden 1", "--dim 8 --heads 4 --kv-heads 1 --head-dim 6 --layers 2 --tied",
                   "--dim 8 --heads 2 --layers 1 --theta 1e-12", "--dim 8 --heads 2 --layers 1 "
@@ -423,7 +436,10 @@ def options():
             ("--epochs 1", "--steps"), ("--tokens 100", "--steps"), ("--stage 2", "--stage"),
             ("--lora-alpha 3", "--lora"), ("--prompt a", "--prompt"), ("--pack", "--pack"),
             ("--sample-every 1", "--prompt"), ("--shape tiny", "--init"), ("--dim 8", "--init"),
-            ("-z m.gguf", "--init"), ("--tied", "--init"), ("--cpu 486", "--cpu"), ("-t 65", "65"),
+            ("-z m.gguf", "--init"), ("--tied", "--init"), ("--layers 2", "--init"),
+            ("--heads 2", "--init"), ("--kv-heads 1", "--init"), ("--head-dim 2", "--init"),
+            ("--hidden 4", "--init"), ("--ctx 16", "--init"), ("--theta 1e4", "--init"),
+            ("--init-scaled", "--init"), ("--cpu 486", "--cpu"), ("-t 65", "65"),
             ("--lora 4097", "--lora"), ("--keep 0", "--keep"), ("--log-every 0", "--log-every"),
             ("--schedule exp --lr 0", "--lr"), ("--schedule exp --min-lr 0", "--min-lr"),
             ("--decay-fraction .5 --min-lr 0", "--min-lr"), ("--nosuch", "--nosuch"),

@@ -316,6 +316,18 @@ def check_begin(tiny):
                 "--begin", "<nope>"), 1, "<nope>", "expected one of its vocabulary")
 
 
+def test_terminal():
+    """On a terminal, stderr shows how far convert is; elsewhere it shows nothing."""
+    master, slave = os.openpty()
+    done = subprocess.run([program("convert"), MODEL, os.path.join(SCRATCH, "shown.gguf")],
+                          cwd=ROOT, stderr=slave, timeout=60)
+    os.close(slave)
+    shown = os.read(master, 1 << 16)
+    os.close(master)
+    check("convert shows how far it is", done.returncode == 0 and b"100 %" in shown and
+          shown.count(b"\n") == 1, short(shown))
+
+
 def test_stories():
     """A real model: word for word what llama2.c's own program prints."""
     if not os.path.exists(os.path.join(STORIES, "stories260K.bin")):
@@ -342,6 +354,6 @@ converted = start(program("convert"), os.path.join(DATA, "llama_gqa20"), MODEL, 
 if check("convert llama_gqa20 -q q8_0", converted.returncode == 0, short(converted.stderr)):
     for test in (test_help, test_generate, test_sampling, test_limits, test_ended, test_bytes,
                  test_outputs, test_perplexity, test_against, test_edges, test_chat, test_convert,
-                 test_stories):
+                 test_terminal, test_stories):
         test()
 end()

@@ -6,7 +6,8 @@
  * Types: dequantize equals gguf-py's (tests/data/blocks.gguf, recorded by make_fixtures.py),
  * quantize inverts it, and matmul equals a product in double precision, bit for bit the same for
  * every number of rows and threads. */
-#include "../opencoder.h" /* everything that is tested */
+#include "../json.h"      /* json_parse */
+#include "../opencoder.h" /* everything else that is tested */
 #include "test.h"
 
 #ifdef _OPENMP
@@ -253,6 +254,68 @@ static void fill_vocab(Vocab *v, Str *token, float *score, uint8_t *type) {
     v->chat_template = str_of("{{ messages }}");
 }
 
+/* A vocabulary that one change makes unfit. The readers of files look at most of this themselves,
+ * with the place in the file; vocab_check is the last to look, whatever the reader. */
+static void test_unfit(void) {
+    Str token[300];
+    float score[300];
+    uint8_t type[300];
+    Vocab v;
+    Error e = { "" };
+    fill_vocab(&v, token, score, type);
+    CHECK(vocab_check(&v, &e));
+    for (int bad = 0; bad <= TOK_BYTE + 1; bad += TOK_BYTE + 1) {
+        type[280] = (uint8_t)bad;
+        CHECK(!vocab_check(&v, &e) && strstr(e.text, "token 280: type"));
+        type[280] = TOK_NORMAL;
+    }
+    int *id[] = { &v.bos, &v.eos, &v.unk, &v.pad, &v.stop[0] };
+    for (size_t i = 0; i < COUNT(id); i++) {
+        int right = *id[i];
+        *id[i] = 300;
+        CHECK(!vocab_check(&v, &e) && strstr(e.text, "token id 300"));
+        *id[i] = -2;
+        CHECK(!vocab_check(&v, &e) && strstr(e.text, "token id -2"));
+        *id[i] = right;
+    }
+    CHECK(vocab_check(&v, &e));
+}
+
+/* OpenCoder's vocabulary as llama.cpp writes it, which does not say how to cut text. */
+static void test_opencoder_shape(void) {
+    enum { N = 96640 };
+    Vocab v = { .n = N, .bos = -1, .eos = -1, .unk = 0, .pad = -1 }, got;
+    Error e = { "" };
+    Map m;
+    Gguf g;
+    v.token = xcalloc(N, sizeof *v.token, "tokens");
+    v.score = xcalloc(N, sizeof *v.score, "scores");
+    v.type = xcalloc(N, 1, "types");
+    char(*name)[8] = xcalloc(N, sizeof *name, "names");
+    for (int i = 0; i < N; i++) {
+        snprintf(name[i], sizeof *name, "t%d", i);
+        v.token[i] = str_of(name[i]);
+        v.type[i] = i ? TOK_NORMAL : TOK_UNKNOWN;
+    }
+    for (int marks = 0; marks < 3; marks++) {
+        GgufWriter w = { 0 };
+        if (marks > 0) v.token[96539] = str_of("<|im_end|>");
+        if (marks > 1) v.token[96540] = str_of("<|im_start|>");
+        vocab_to_gguf(&w, &v);
+        gguf_begin(&w, SCRATCH "/shape.gguf");
+        gguf_end(&w);
+        if (CHECK(map_file(&m, SCRATCH "/shape.gguf", &e)) &&
+            CHECK(gguf_parse(&g, m.data, m.size, &e)) && CHECK(vocab_from_gguf(&got, &g, &e))) {
+            CHECK_INT(got.opencoder, marks == 2);
+            vocab_free(&got);
+            gguf_free(&g);
+        }
+        unmap_file(&m);
+    }
+    vocab_free(&v);
+    free(name);
+}
+
 static void compare_vocab(const Vocab *got, const Vocab *want) {
     int same = 0;
     for (int i = 0; i < want->n; i++)
@@ -313,6 +376,14 @@ static void test_model(void) {
     CHECK(m.weights.wk[2].rows == 28 && m.weights.w_down[1].cols == 24);
     compare_vocab(&m.vocab, &v);
     model_close(&m);
+}
+
+/* Sizes that no file has; the rest of JSON is seen through the files that are made of it. */
+static void test_json_sizes(void) {
+    JsonDoc doc = { 0 };
+    Error e = { "" };
+    CHECK(!json_parse(&doc, "", 0, &e) && strstr(e.text, "JSON byte 0: the end of the text"));
+    CHECK(!json_parse(&doc, "", (size_t)UINT32_MAX + 1, &e) && strstr(e.text, "4 GB"));
 }
 
 /* ------------------------------------------------------------------------------------------------
@@ -606,6 +677,9 @@ int main(void) {
     test_one_row();
     if (!small_tests()) test_large();
     test_model();
+    test_unfit();
+    test_opencoder_shape();
+    test_json_sizes();
     if (!CHECK(map_file(&m, "tests/data/blocks.gguf", &e)) ||
         !CHECK(gguf_parse(&blocks, m.data, m.size, &e)))
         return test_end();

@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 from check import BIN, ROOT, SCRATCH, check, check_equal, end, program, short, start, write_file
@@ -32,9 +33,19 @@ def test_default():
     named = start(program("run"), MODEL, "-i", "def fib", "-q")
     check("def fib goes on", named.stdout.startswith(b"def fib") and len(named.stdout) > 20,
           short(named.stdout))
-    if os.path.realpath(BIN) == os.path.realpath(ROOT):
+    if os.path.exists(os.path.join(BIN, "models", "tiny.bin")):
         check_equal("the default model", start(program("run"), "-i", "def fib", "-q").stdout,
                     named.stdout)
+
+
+    alone = os.path.join(SCRATCH, "alone", "run")
+    os.makedirs(os.path.dirname(alone), exist_ok=True)
+    shutil.copy(program("run"), alone)
+    done = start(alone, "-i", "def fib")
+    check("no model beside the program", done.returncode == 1 and
+          b"models/tiny.bin: not there, expected the default model" in done.stderr,
+          short(done.stderr))
+    shutil.rmtree(os.path.dirname(alone))
 
 
 def test_python():

@@ -309,6 +309,18 @@ static void random_vocab(Vocab *v, char *bytes) {
     v->whitespace_suffix = random_bits() & 1;
 }
 
+/* Ids that a model or a user may come up with. */
+static void test_odd_ids(void) {
+    Fixture f;
+    Buf text = { 0 };
+    if (!open_fixture(&f, "bpe", true)) return;
+    tokenizer_decode(f.t, (int[]){ -1, f.m.vocab.n, INT32_MAX, INT32_MIN }, 4, false, &text);
+    CHECK_INT(text.n, 0); /* they stand for nothing */
+    CHECK_INT(tokenizer_piece(f.t, f.m.vocab.n, false).n, 0);
+    buf_free(&text);
+    close_fixture(&f);
+}
+
 /* Random tokens, a real charsmap with damage, text that is half made of its rules. */
 static void test_hostile(void) {
     static const char *const word[] = { "a",
@@ -406,6 +418,7 @@ int main(void) {
     test_rules();
     test_long_sums();
     test_utf8_complete();
+    test_odd_ids();
     test_hostile();
     test_time("inflm");
     test_time("bpe");
