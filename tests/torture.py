@@ -137,6 +137,8 @@ def scenarios():
                    {**files, "OUT": b"old"})
     yield Scenario("to hf", ["convert", "m.gguf", "OUT", "-o", "hf"], files)
     yield Scenario("from hf", ["convert", "hf", "OUT"], badinput_files.hf_directory())
+    yield Scenario("from llama2.c", ["convert", "m.bin", "OUT", "--tokenizer", "tok"],
+                   {"m.bin": badinput_files.llama2c(2), "tok": badinput_files.old_tokenizer()})
     yield Scenario("check", ["convert", "--check", "m.gguf"], files)
     yield Scenario("archive", ["refine", "read", "src.tar", "-o", "x.jsonl.zst", "-q", "-j", "1"],
                    {"src.tar": archive(sources())})
@@ -313,7 +315,8 @@ def main():
     parser.add_argument("-k", default="", metavar="TEXT", help="scenarios with it in the name")
     parser.add_argument("--fault", metavar="KIND:N:HOW", help="only this one")
     parser.add_argument("--all", action="store_true", default="OC_TORTURE_ALL" in os.environ)
-    parser.add_argument("-n", type=int, default=25, help="faults of each scenario [25]")
+    parser.add_argument("-n", type=int, default=int(os.environ.get("OC_FAULTS", 25)),
+                        help="faults of each scenario [25, or $OC_FAULTS]")
     parser.add_argument("--seed", default=os.environ.get("OC_SEED", "1"))
     options = parser.parse_args()
     if not os.path.exists(LIBRARY):
