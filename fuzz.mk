@@ -55,22 +55,24 @@ $(FUZZ_OUT)/tests/%.o: tests/fuzz/%.c $(FUZZ_OUT)/flags
 $(FUZZ_OUT)/%: $(FUZZ_OUT)/tests/%.o $(FUZZ_OUT)/tests/fuzz.o $$(call fuzz_parts,$(FUZZ_OUT),$$*)
 	$(FUZZ_CC) $(FUZZ_SAN) -fsanitize=fuzzer -o $@ $^ $(FUZZ_LINK)
 
-REPLAY := $(if $(SANITIZED),build/asan,build)
-REPLAY_SAN := $(if $(SANITIZED),$(ASAN),$(CFLAGS))
-build/replay/parts.a: $(FUZZ_PARTS:%=$(REPLAY)/%)
-build/replay/refine.a: $(REFINE_OBJECTS:%=$(REPLAY)/%)
-build/replay/%.a:
-	@mkdir -p $(@D)
-	rm -f $@
-	ar qcs $@ $^
-build/replay/tests/%.o: tests/fuzz/%.c $(REPLAY)/flags
-	@mkdir -p $(@D)
-	$(CC) $(FLAGS) $(REFINE_FLAGS) $(REPLAY_SAN) -MMD -MP -c -o $@ $<
-build/replay/%: build/replay/tests/%.o build/replay/tests/fuzz.o build/replay/tests/replay.o \
-        $$(call fuzz_parts,build/replay,$$*)
-	$(CC) $(FLAGS) $(REPLAY_SAN) -o $@ $^ $(FUZZ_LINK)
--include $(wildcard $(FUZZ_OUT)/tests/*.d $(FUZZ_OUT)/lib/*.d $(FUZZ_OUT)/lib/*/*.d \
-    build/replay/tests/*.d)
+# REPLAYS: $(1) directory of the programs, $(2) of the objects they take, $(3) flags
+define REPLAYS
+$(1)/parts.a: $(FUZZ_PARTS:%=$(2)/%)
+$(1)/refine.a: $(REFINE_OBJECTS:%=$(2)/%)
+$(1)/%.a:
+	@mkdir -p $$(@D)
+	rm -f $$@
+	ar qcs $$@ $$^
+$(1)/tests/%.o: tests/fuzz/%.c $(2)/flags
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS) $$(REFINE_FLAGS) $(3) -MMD -MP -c -o $$@ $$<
+$(1)/%: $(1)/tests/%.o $(1)/tests/fuzz.o $(1)/tests/replay.o $$$$(call fuzz_parts,$(1),$$$$*)
+	$$(CC) $$(FLAGS) $(3) -o $$@ $$^ $$(FUZZ_LINK)
+-include $$(wildcard $(1)/tests/*.d)
+endef
+$(eval $(call REPLAYS,build/replay,$(if $(SANITIZED),build/asan,build),\
+    $(if $(SANITIZED),$(ASAN),$(CFLAGS))))
+-include $(wildcard $(FUZZ_OUT)/tests/*.d $(FUZZ_OUT)/lib/*.d $(FUZZ_OUT)/lib/*/*.d)
 
 .PHONY: fuzz fuzz-build
 ifeq ($(FUZZ_HERE),yes)

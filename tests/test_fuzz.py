@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """test_fuzz.py: every fuzz target on its seeds, on what was once found (tests/fuzz/regressions),
 and on simple damage to the seeds: each cut short, and with bytes changed; and that a target which
-breaks a promise is noticed (tests/fuzz/broken.c). The programs are those of
-build/replay, which any compiler makes; those with libFuzzer (make fuzz-build) run too, if there."""
+breaks a promise is noticed (tests/fuzz/broken.c). The programs are those of build/replay (or of
+$OC_REPLAY), which any compiler makes; those with libFuzzer (make fuzz-build) run too, if there."""
 
 import glob
 import os
@@ -13,6 +13,7 @@ from check import ROOT, SCRATCH, check, end, short, skip, start, write_file
 
 FUZZ = os.path.join(ROOT, "tests", "fuzz")
 PLACE = os.path.join(SCRATCH, "fuzz")
+REPLAY = os.path.join(ROOT, os.environ.get("OC_REPLAY", "build/replay"))
 ASAN = "detect_leaks=1:detect_stack_use_after_return=0:allocator_may_return_null=1"
 DAMAGED = 24  # for each seed
 
@@ -56,9 +57,9 @@ def replay(name, program, *places):
 
 
 def test_promises():
-    program = os.path.join(ROOT, "build", "replay", "broken")
+    program = os.path.join(REPLAY, "broken")
     if not os.access(program, os.X_OK):
-        skip("promises", "build/replay is not built")
+        skip("promises", f"{REPLAY} is not built")
         return
     with open(program, "rb") as file:
         sanitized = b"__asan_init" in file.read()
@@ -78,11 +79,11 @@ def main():
     shutil.rmtree(PLACE, ignore_errors=True)
     test_promises()
     for target in targets():
-        program = os.path.join(ROOT, "build", "replay", target)
+        program = os.path.join(REPLAY, target)
         seeds = inputs(target, "seeds")
         check(f"{target} has seeds", seeds, "none in tests/fuzz/seeds; run make_seeds.py")
         if not os.access(program, os.X_OK):
-            skip(target, "build/replay is not built")
+            skip(target, f"{REPLAY} is not built")
             continue
         known = [os.path.join(FUZZ, kind, target) for kind in ("seeds", "regressions")]
         known = [place for place in known if os.path.isdir(place)]
