@@ -2,7 +2,8 @@
 
 # The library that lets calls fail, for tests/torture.py. It needs glibc; elsewhere that test is
 # skipped.
-build/torture.so: tests/torture.c build/flags
+build/torture.so build/coverage/torture.so: tests/torture.c build/flags
+	@mkdir -p $(@D)
 	-$(CC) -std=c11 -Wall -Wextra -O1 -shared -fPIC -o $@ $< -ldl
 
 # Tools that take other programs than `make asan`, in a directory each. ThreadSanitizer and
@@ -54,6 +55,25 @@ soak: all ## long runs, watched: TOKENS=10000 TURNS=1000 UPDATES=20000 KILLS=50 
 	$(PYTHON) tests/soak.py $(if $(TOKENS),--tokens $(TOKENS)) $(if $(TURNS),--turns $(TURNS)) \
 	    $(if $(UPDATES),--updates $(UPDATES)) $(if $(KILLS),--kills $(KILLS)) \
 	    $(if $(SLOWER),--slower $(SLOWER))
+
+# The readers, counting what they run; the math is none of theirs, and would take its time.
+COVERED := run convert tokenizer train
+COVERED_TESTS := format loader shards tokenizer train
+COVERED_FUZZ := config gguf hf json llama2c llama2c_tokenizer model safetensors sentencepiece \
+    shards tokenizer torchzip
+COVERED_FLAGS = -O0 -g --coverage -fprofile-update=atomic
+$(CPU:%=build/coverage/lib/%.o): private COVERED_FLAGS = -O2 -march=native
+$(eval $(call VARIANT,build/coverage,build/coverage/,$$(COVERED_FLAGS)))
+build/coverage/lib/eval/python.o: build/eval/server.inc
+$(eval $(call REPLAYS,build/coverage/replay,build/coverage,$$(COVERED_FLAGS)))
+build/coverage/models:
+	@mkdir -p $(@D)
+	ln -s ../../models $@
+build-coverage: $(COVERED:%=build/coverage/%) build/coverage/torture.so build/coverage/models \
+        $(COVERED_TESTS:%=build/coverage/tests/test_%) $(COVERED_FUZZ:%=build/coverage/replay/%)
+coverage: build-coverage ## which lines of the readers the tests run; all that never: SHOW=-v
+	$(PYTHON) tests/coverage.py $(SHOW)
+
 # Scripts as numbers, which C files include.
 INCLUDED := build/eval/server.inc build/data/functions.inc
 
@@ -63,4 +83,5 @@ analyze: $(INCLUDED) ## gcc -fanalyzer, clang-tidy (.clang-tidy), cppcheck
 portability: $(INCLUDED) ## every compiler, libc and machine here, as a table; or ONLY=
 	tests/portability.sh $(ONLY)
 
-.PHONY: torture faults kills powerloss flips analyze portability soak tsan msan valgrind
+.PHONY: torture faults kills powerloss flips analyze portability soak tsan msan valgrind coverage \
+    build-coverage
