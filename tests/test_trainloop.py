@@ -634,9 +634,12 @@ def test_mpi():
     for name in "text.tok", "model.gguf":
         shutil.copy(place(name), place("elsewhere"))
     rank = ["-np", "1", "-wdir", HOME, binary, *map(str, base), "-o", "two", "--resume"]
-    done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", *rank, ":",
-                           *(place("elsewhere") if word == HOME else word for word in rank)],
-                          capture_output=True, timeout=60)
+    other = [place("elsewhere") if word == HOME else word for word in rank]
+    for _ in range(3):
+        done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", *rank, ":",
+                               *other], capture_output=True, timeout=60)
+        if b"error: " in done.stderr:  # mpirun may end before it has passed on a rank's last words
+            break
     check("ranks that differ are refused", done.returncode == 1
           and b"ranks differ in updates done" in done.stderr, done.stderr[-500:])
     return None
