@@ -18,7 +18,7 @@ from check import ROOT, SIMDE, check, check_equal, cpu_flags, end, skip
 TREE = os.path.join(ROOT, "build", "mutants")
 SECONDS = os.environ.get("OC_SECONDS", "120")
 OF_REFINE = ["powerloss", "test_anneal", "test_dedup", "test_filter", "test_recall", "test_refine",
-             "test_refine_sample", "test_transform"]
+             "test_refine_bad", "test_refine_sample", "test_transform"]
 
 # name, file, what stands there (exactly once), what is to stand there, tests that must fail
 MUTANTS = [
@@ -595,6 +595,14 @@ MUTANTS = [
      "if (error == cudaErrorMemoryAllocation) {", "if (error == cudaErrorUnknown) {", "test_cuda"),
     ("speculation goes beyond what is equal", "engine.h", "return equal < most ? equal : most;",
      "return equal < most ? most : most;", "test_cuda"),
+    # bad source files
+    ("bad: a mark is searched for from every place", "data/split.h", "else if (!hit || hit < p)",
+     "else", "test_refine_bad"),
+    ("bad: blank lines are gone over from each of them", "data/lexc.c",
+     "return skip_space(p, x->end);\n    const char *comment", "return p;\n    const char *comment",
+     "test_refine_bad"),
+    ("bad: a directory is an error", "data/read.c", "fstat(fd, &st) || !S_ISREG(st.st_mode)",
+     "fstat(fd, &st)", "test_refine_bad"),
     # what is on the disk
     ("power: a file is renamed before it is flushed", "files.h",
      "if (fsync(o->fd) || close(o->fd)) die", "if (close(o->fd)) die", "powerloss"),
