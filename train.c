@@ -1473,6 +1473,8 @@ int main(int argc, char **argv) {
         ranks_agree(r->count[STEP], crc32c(0, r->recipe.data, r->recipe.n),
                     crc32c(0, embedding->data, tensor_bytes(embedding)));
     }
+    if (resumed && !mpi_rank) /* a run that broke off may not have come to it */
+        prune_checkpoints(opt.out, r->saved_step, opt.keep);
     catch_signals();
     bool whole = true;
     while (whole && r->count[STEP] < r->steps) {

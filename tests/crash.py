@@ -165,6 +165,19 @@ def test_left():
               and not [name for name in os.listdir(place) if ".tmp-" in name], done.stderr)
 
 
+def test_old_checkpoint():
+    """A run that is killed behind its last checkpoint, before the oldest is removed."""
+    scenario = {s.name: s for s in torture.scenarios()}["train"]
+    place = os.path.join(HOME, "old")
+    prepare(scenario, place)
+    start(scenario.command, place)
+    right = tree(place)
+    shutil.copy(os.path.join(place, "out.ckpt-000002"), os.path.join(place, "out.ckpt-000001"))
+    done = start(scenario.again, place)
+    check("a checkpoint that was to be removed goes with the next run", done.returncode == 0 and
+          tree(place) == right, f"{sorted(tree(place))}, {short(done.stderr)}")
+
+
 def test_many_places():
     """N updates are k and then N - k, for 20 values of k."""
     n = 21
@@ -197,6 +210,7 @@ def main():
         test_kills(title, scenario, os.path.join(HOME, f"k{number}"), noise, len(known) - number)
         test_full_disk(title, scenario, os.path.join(HOME, f"d{number}"))
     test_left()
+    test_old_checkpoint()
     test_many_places()
     shutil.rmtree(HOME, ignore_errors=True)
     end()
