@@ -152,7 +152,7 @@ test-%: $(TESTED) ## run one test and show its checks: make test-format
 	    $(error no test named $*: expected one of $(TESTS:test_%=%) $(LONG_TESTS)))
 
 test-long: $(TESTED) ## every test, then full-width layers and -o hf against transformers
-	OC_MINUTES=60 OC_KILLS=100 OC_FLIPS=10000 OC_TORTURE_ALL=1 \
+	OC_MINUTES=60 OC_KILLS=100 OC_FLIPS=10000 OC_TORTURE_ALL=1 OC_STATES=0 \
 	    $(PYTHON) tests/run_tests.py --timeout 7200 \
 	    $(TESTS) $(LONG_TESTS)
 

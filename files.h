@@ -138,7 +138,7 @@ typedef struct {
     size_t n;
 } Str;
 #define STR(x) str_shown(x), (x).s
-OC_API int str_shown(Str x) { return (int)(x.n < 80 ? x.n : 80); } /* so much do messages quote */
+OC_API int str_shown(Str x) { return (int)(x.n < 80 ? x.n : 80); } /* bytes quoted in messages */
 
 OC_API Str str_of(const char *s) {
     Str r = { s, strlen(s) };

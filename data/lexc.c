@@ -71,7 +71,7 @@ static const char *if_0(const char *p, const char *end) {
 }
 
 /* At the start of a line: the place behind a preprocessor line there; where there is none, the
- * first visible character, since each of many blank lines before it would look from there again. */
+ * first visible character. */
 static const char *directive(Cutter *x, const char *p) {
     const char *hash = blanks(p, x->end);
     if (hash >= x->end || *hash != '#') return skip_space(p, x->end);

@@ -42,7 +42,7 @@ void lex_python(Cutter *x) {
         if (line && (q = docstring(x, word, &a))) {
             cut(x, a, q);
         } else if (word > p) {
-            q = word; /* blank lines on the way to it would look from it again */
+            q = word;
         } else if (*p == '#') {
             q = line_end(p, x->end);
             cut(x, p, q);

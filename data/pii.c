@@ -211,7 +211,7 @@ static bool scan_pem(Hit *h, const char *p) { /* -----BEGIN ... PRIVATE KEY-----
     static const char end_mark[] = "-----END ";
     if (!begins(p, h->end, "-----BEGIN ")) return false;
     size_t most = (size_t)(h->end - p) < 1024 ? (size_t)(h->end - p) : 1024;
-    const char *line = (const char *)memchr(p, '\n', most); /* of its own: it is short */
+    const char *line = (const char *)memchr(p, '\n', most); /* nothing else is on that line */
     if (!line || !memmem(p, (size_t)(line - p), "PRIVATE KEY-----", 16)) return false;
     size_t n = (size_t)(h->end - line) < 16384 ? (size_t)(h->end - line) : 16384;
     const char *stop = (const char *)memmem(line, n, end_mark, sizeof end_mark - 1);

@@ -95,8 +95,8 @@ static void name_it(const Document *d, const char *what, const char *why) {
 }
 
 /* Numbers in a message would make every one of them a reason of its own: they become N. What is not
- * ASCII may have been cut off within a character and becomes ?: two reasons that differ there only
- * would be written as one. */
+ * ASCII may have been cut off within a character and becomes ?: written as JSON, two reasons that
+ * differ there only would be the same key twice. */
 static void count_broken(Pipeline *p, const Document *d) {
     char why[128];
     size_t n = 0;

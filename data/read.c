@@ -344,9 +344,10 @@ static bool read_bytes(Document *d) {
     struct stat st;
     int fd = open(d->raw.data, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0) return unreadable(d);
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+    bool known = !fstat(fd, &st);
+    if (!known || !S_ISREG(st.st_mode)) {
         close(fd);
-        return document_drop(d, "not a regular file");
+        return known ? document_drop(d, "not a regular file") : unreadable(d);
     }
     Buf *b = &d->text;
     buf_add(b, "", 0);

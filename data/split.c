@@ -127,7 +127,7 @@ void lex_csharp(Cutter *x) {
         if (p == x->s || p[-1] == '\n') { /* an attribute, up to the first ] */
             const char *open = skip_space(p, x->end);
             if (open < x->end && *open == '[' && (q = behind(x, open, "]", ']'))) continue;
-            if (open > p) { /* blank lines on the way to it would look from it again */
+            if (open > p) {
                 q = open;
                 continue;
             }

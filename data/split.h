@@ -26,9 +26,13 @@ static inline void cut(Cutter *x, const char *a, const char *b) {
     x->from = b;
 }
 
-/* The place behind the next `mark`, or NULL. As places are asked for in their order, no part of the
- * text is searched twice, whether the mark is there or not. `id` is a number for it, by habit its
- * first character. */
+/* The place behind the next `mark`, or NULL. No part of the text is searched twice, whether the
+ * mark is there or not; so places must be asked for in ascending order, or a later mark than the
+ * next is found. `id` is a number for it, by habit its first character, and for no other mark of
+ * the lexer.
+ *
+ * Lexers that look over blank lines for what a line begins with go on from what they saw: each of
+ * many blank lines would look from there again. */
 static inline const char *behind(Cutter *x, const char *p, const char *mark, int id) {
     size_t n = strlen(mark);
     const char *hit = x->next[id];
@@ -42,7 +46,8 @@ static inline const char *behind(Cutter *x, const char *p, const char *mark, int
 }
 
 /* The place behind the next mark of n bytes, of which each string of a file may have its own, or
- * NULL. A file that leaves 16 of them open gets no more: each is a search to its end. */
+ * NULL. Each that is open is a search to the end of the file; behind 16 of them, what follows is
+ * taken for code. */
 static inline const char *behind_own(Cutter *x, const char *p, const char *mark, size_t n) {
     const char *hit = NULL;
     if (x->misses < 16) hit = (const char *)memmem(p, (size_t)(x->end - p), mark, n);

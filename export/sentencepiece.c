@@ -321,19 +321,24 @@ static void put_trainer(Buf *out, const Vocab *v, int unk) {
 }
 
 /* The library insists on one piece of type unknown. Where byte fallback left v without one, a piece
- * that no text leads to takes its place, best one of that name: a new piece would move the ids of
- * the tokens that were added behind the pieces. */
+ * that no text leads to takes its place: one of that name, else an unused one, else the first
+ * control token without a task. A new piece would move the ids of the tokens that were added behind
+ * the pieces. */
 static int unknown_piece(const Vocab *v) {
-    int idle = -1;
+    int unused = -1, idle = -1;
     if (v->unk >= 0 && v->unk < v->n_pieces) return v->unk;
     for (int i = 0; i < v->n_pieces; i++) {
         if (v->type[i] == TOK_UNKNOWN) return i;
         if (v->type[i] != TOK_CONTROL && v->type[i] != TOK_UNUSED) continue;
         if (str_is(v->token[i], "<unk>")) return i;
-        if (i != v->bos && i != v->eos) idle = i;
+        if (v->type[i] == TOK_UNUSED && unused < 0) unused = i;
+        bool busy = i == v->bos || i == v->eos || i == v->pad;
+        for (int k = 0; k < v->n_stop; k++) busy |= i == v->stop[k];
+        if (!busy && idle < 0) idle = i;
     }
+    if (unused >= 0) return unused;
     if (idle < 0)
-        die("tokenizer.model: no unknown token, expected one, or a control token in its place");
+        die("tokenizer.model: no unknown token, expected one, or a control token without a task");
     return idle;
 }
 

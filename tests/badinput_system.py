@@ -75,8 +75,6 @@ def paths():
               functools.partial(denied, "run m.gguf -i a", ["m.gguf"], "m.gguf", 0), FILES)
     yield act("path: a directory that takes no files", functools.partial(
         denied, "convert m.gguf OUT", ["OUT"], ".", 0o555), FILES)
-
-
     left = {"OUT.tmp-2147483646/a": b"x", "OUT.tmp-2147483646/d/b": b"y", "OUT.x.tmp-2147483645":
             b"z", "OUT.tmp-0": b"", "OUT.tmp-1": b"", "OUT.tmp-9999999999": b"", "OUT.tmp-7x": b"",
             "OUTtmp": b"", "OUT.tmp-2147483644/a": b"x"}

@@ -11,7 +11,8 @@ or _exit ends a process.
     -k      keep the counts that are there, and run only the tests NAME on top of them, if any
 
 The exit code is 1 if a test failed, a line never ran, or fewer branches were taken than promised
-(RELIABILITY, R15). A branch is one of the ways on from a condition, each part of && and || too."""
+(R15 in bench/results/reliability.md). A branch is one of the ways on from a condition, each part of
+&& and || too."""
 
 import argparse
 import collections

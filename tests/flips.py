@@ -101,17 +101,17 @@ def test_damage(name, content, parts):
         done = start(*command)
         check(f"{name} as it is: {command[0]}", done.returncode == 0, short(done.stderr))
     blocks = list(with_damaged_blocks(content))
-    every = Watch(f"{name}, blocks", len(blocks))
+    every = Watch(f"{name}, blocks", len(blocks), 2 * parts)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         lost = [why for why in pool.map(lambda b: found(name, *b, every), blocks) if why]
         wrong = [why for why in pool.map(lambda bit: found(
             name, f"bit {bit % 8} of byte {bit // 8}", with_flip(content, bit), watch), bits)
                  if why]
-    check(f"{name}: blocks of {BLOCK} bytes zeroed, moved, twice, cut: {len(blocks)}", not lost,
-          f"{len(lost)} not found, {lost[:2]}")
-    if not watch.done:
-        skip(f"{name}: {len(bits)} bits", "no time is left for them")
+    if not (watch.done and every.done):
+        skip(f"{name}: {len(blocks)} blocks, {len(bits)} bits", "no time is left for them")
         return
+    check(f"{name}: blocks of {BLOCK} bytes zeroed, moved, twice, cut: {every}", not lost,
+          f"{len(lost)} not found, {lost[:2]}")
     check(f"{name}: {len(head)} bytes of the header and {FLIPS} of the body: {watch}", not wrong,
           f"{len(wrong)} not found, {wrong[:2]}")
 

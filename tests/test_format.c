@@ -286,7 +286,7 @@ static void test_opencoder_shape(void) {
     enum { N = 96640 };
     Vocab v = { .n = N, .bos = -1, .eos = -1, .unk = 0, .pad = -1 }, got;
     Error e = { "" };
-    Map m;
+    Map m = { 0 };
     Gguf g;
     v.token = xcalloc(N, sizeof *v.token, "tokens");
     v.score = xcalloc(N, sizeof *v.score, "scores");

@@ -38,6 +38,7 @@ def test_default():
                     named.stdout)
 
 
+def test_no_default():
     alone = os.path.join(SCRATCH, "alone", "run")
     os.makedirs(os.path.dirname(alone), exist_ok=True)
     shutil.copy(program("run"), alone)
@@ -64,5 +65,6 @@ def test_python():
 if __name__ == "__main__":
     test_file()
     test_default()
+    test_no_default()
     test_python()
     end()
