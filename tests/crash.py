@@ -165,8 +165,9 @@ def test_left():
               and not [name for name in os.listdir(place) if ".tmp-" in name], done.stderr)
 
 
-def test_old_checkpoint():
-    """A run that is killed behind its last checkpoint, before the oldest is removed."""
+def test_broken_off():
+    """A run that ends behind its last checkpoint, before the oldest is removed, or before the first
+    checkpoint."""
     scenario = {s.name: s for s in torture.scenarios()}["train"]
     place = os.path.join(HOME, "old")
     prepare(scenario, place)
@@ -176,6 +177,12 @@ def test_old_checkpoint():
     done = start(scenario.again, place)
     check("a checkpoint that was to be removed goes with the next run", done.returncode == 0 and
           tree(place) == right, f"{sorted(tree(place))}, {short(done.stderr)}")
+    prepare(scenario, place)
+    with open(os.path.join(place, "out.csv"), "wb") as file:
+        file.write(bytes(500))
+    done = start(scenario.again, place)
+    check("a record of zeros, from a power failure before the first checkpoint, is begun anew",
+          done.returncode == 0 and tree(place) == right, short(done.stderr))
 
 
 def test_many_places():
@@ -210,7 +217,7 @@ def main():
         test_kills(title, scenario, os.path.join(HOME, f"k{number}"), noise, len(known) - number)
         test_full_disk(title, scenario, os.path.join(HOME, f"d{number}"))
     test_left()
-    test_old_checkpoint()
+    test_broken_off()
     test_many_places()
     shutil.rmtree(HOME, ignore_errors=True)
     end()
