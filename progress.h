@@ -44,13 +44,6 @@ OC_API size_t csv_until(const Buf *text, int64_t step) {
     return at;
 }
 
-/* Does a CSV begin like one of train's? Zeros are what a power failure may leave of a first line. */
-OC_API bool csv_is_ours(const Buf *text) {
-    static const char lost[sizeof csv_header];
-    size_t n = text->n < sizeof csv_header - 1 ? text->n : sizeof csv_header - 1;
-    return !n || !memcmp(text->data, csv_header, n) || !memcmp(text->data, lost, n);
-}
-
 /* Opens OUT.csv behind the line of `step`; an empty one when a run begins. Only a file that train
  * has made is cut. */
 OC_API void csv_open(Progress *p, const char *out, int64_t step) {
@@ -58,15 +51,17 @@ OC_API void csv_open(Progress *p, const char *out, int64_t step) {
     buf_add(&path, out, strlen(out));
     buf_add(&path, ".csv", 4);
     p->path = path.data;
-    size_t keep = 0;
+    size_t keep = 0, head = sizeof csv_header - 1;
+    static const char lost[sizeof csv_header]; /* by a power failure: zeros for the first line */
     struct stat st;
     if (!stat(p->path, &st)) {
         if (!S_ISREG(st.st_mode))
             die("%s: exists and is not a regular file, expected the record of a run", p->path);
         read_file(p->path, &text);
-        if (!csv_is_ours(&text))
+        size_t n = text.n < head ? text.n : head;
+        if (n && memcmp(text.data, csv_header, n) && memcmp(text.data, lost, n))
             die("%s: first line is not that of train, expected the record of a run", p->path);
-        if (step > 0 && text.n >= sizeof csv_header && text.data[0]) keep = csv_until(&text, step);
+        if (step > 0 && n == head && text.data[0]) keep = csv_until(&text, step);
         if (truncate(p->path, (off_t)keep)) die("%s: cannot cut: %s", p->path, strerror(errno));
     }
     p->csv = fopen(p->path, keep ? "a" : "w");
