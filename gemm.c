@@ -9,7 +9,6 @@
  *
  * Test: tests/test_gemm.c. Measure: make bench-gemm, make bench-train. */
 #include "cpu/kernels.h" /* Tile, kernels, scratch */
-#include <time.h>        /* timespec_get */
 
 /* ------------------------------------------------------------------------------------------------
  * 1. Blocks, panels and jobs
@@ -224,26 +223,20 @@ void gemm_here(float *c, size_t stride, Matrix a, Matrix b, int m, int n, int k,
     product(c, stride, a, b, m, n, k, flags, false);
 }
 
-static double seconds(void) {
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Rounds of a few milliseconds, for a tenth of a second; the best counts, because other programs
  * can only make them slower. */
 double matmul_peak(bool bf16) {
     const bool pairs = bf16 && gemm_has_bf16();
     const Tile *t = pairs ? &kernels()->bf16 : &kernels()->tile;
     const long steps = 400000;
-    double best = 0, begun = seconds(), flops = (pairs ? 4.0 : 2.0) * CHAINS * t->lanes;
+    double best = 0, begun = now_seconds(), flops = (pairs ? 4.0 : 2.0) * CHAINS * t->lanes;
     do {
-        double start = seconds();
+        double start = now_seconds();
         float sum = 0;
 #pragma omp parallel reduction(+ : sum)
         sum += t->chains(steps);
-        double taken = seconds() - start;
+        double taken = now_seconds() - start;
         if (sum > 0) best = fmax(best, flops * (double)steps * thread_count() / taken);
-    } while (seconds() - begun < 0.1);
+    } while (now_seconds() - begun < 0.1);
     return best * 1e-9;
 }

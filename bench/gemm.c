@@ -7,19 +7,12 @@
  * touch no memory (matmul_peak), measured in turns with the products, because other programs may
  * run beside us; of all rates the best counts, since others can only lower them. */
 #include "../opencoder.h"
-#include <time.h> /* timespec_get */
 #ifdef _OPENMP
 #include <omp.h> /* omp_set_num_threads */
 #endif
 
 enum { ROUNDS = 5 };
 static int flags;
-
-static double seconds(void) {
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 typedef struct {
     const char *form;
@@ -33,15 +26,15 @@ typedef struct {
 static double rate(const Case *s, float *c, const float *a, const float *b, bool here) {
     Matrix x = { a, s->a_turned ? 1 : s->a_stride, s->a_turned ? s->a_stride : 1, NULL, false };
     Matrix y = { b, s->b_turned ? 1 : s->b_stride, s->b_turned ? s->b_stride : 1, NULL, false };
-    double best = 0, begun = seconds();
+    double best = 0, begun = now_seconds();
     int repeat = here ? 20 : 1; /* a small one is too short for the clock */
     do {
-        double start = seconds();
+        double start = now_seconds();
         for (int i = 0; i < repeat; i++)
             (here ? gemm_here : gemm)(c, (size_t)s->n, x, y, s->m, s->n, s->k, s->add | flags);
-        double flops = 2.0 * s->m * s->n * s->k * repeat / (seconds() - start);
+        double flops = 2.0 * s->m * s->n * s->k * repeat / (now_seconds() - start);
         if (flops > best) best = flops;
-    } while (seconds() - begun < 0.1);
+    } while (now_seconds() - begun < 0.1);
     return best * 1e-9;
 }
 

@@ -8,15 +8,9 @@
  * bytes 4 times. Both are measured in turns with their limit, and of many short measurements a good
  * one counts, because other programs may run beside us. */
 #include "../cpu/kernels.h" /* matmul, has_min, float_to_half */
-#include <time.h>           /* timespec_get, clock */
+#include <time.h>           /* clock */
 
 enum { ROUNDS = 10, MEGABYTES = 400, MOST = 512 };
-
-static double seconds(void) {
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -27,7 +21,7 @@ static int ascending(const void *a, const void *b) {
 static double read_rate(const uint8_t *memory, size_t size) {
     enum { PIECE = 1 << 18 };
     uint64_t bits = 0;
-    double begun = seconds();
+    double begun = now_seconds();
 #pragma omp parallel for schedule(dynamic) reduction(^ : bits)
     for (size_t p = 0; p < size / PIECE; p++) {
         const uint64_t *word = (const uint64_t *)(const void *)(memory + p * PIECE);
@@ -39,7 +33,7 @@ static double read_rate(const uint8_t *memory, size_t size) {
         }
         for (int j = 0; j < 16; j++) bits ^= sum[j];
     }
-    double rate = (double)(size / PIECE * PIECE) / (seconds() - begun);
+    double rate = (double)(size / PIECE * PIECE) / (now_seconds() - begun);
     return bits == 1 ? 0 : rate; /* the sum is needed */
 }
 
@@ -76,9 +70,9 @@ static void decode(uint8_t *memory, uint32_t type, int rows, int cols, int n, co
     for (size_t m = 0; m < count; m++) {
         limit[m] = read_rate(memory + m * size, size);
         w.data = memory + (m + count / 2) % count * size;
-        double begun = seconds();
+        double begun = now_seconds();
         matmul(y, x, &w, n, false);
-        rate[m] = (double)size / (seconds() - begun);
+        rate[m] = (double)size / (now_seconds() - begun);
     }
     double best = good(rate, count);
     printf(" %6.1f %4.0f%%", best / 1e9, 100 * best / good(limit, count));

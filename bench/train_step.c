@@ -7,7 +7,6 @@
  * it prints `ready`, and then answers each line of stdin with the seconds of a step and its loss.
  * Between the lines it sleeps. */
 #include "../opencoder.h" /* Model, cpu_trainer, thread_count */
-#include <time.h>         /* timespec_get */
 
 static uint64_t state = 1;
 
@@ -17,12 +16,6 @@ static uint32_t random_u32(void) {
     state ^= state << 25;
     state ^= state >> 27;
     return (uint32_t)(state * 0x2545F4914F6CDD1Du >> 32);
-}
-
-static double seconds(void) {
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* A matrix of numbers with deviation 0.02, or the ones of a norm. */
@@ -99,8 +92,8 @@ int main(int argc, char **argv) {
     fflush(stdout);
     for (int c; (c = getchar()) != EOF;) {
         if (c != '\n') continue;
-        double begun = seconds(), loss = one_step(t, tokens, B, T, ++step);
-        printf("%.6f %.6f\n", seconds() - begun, loss);
+        double begun = now_seconds(), loss = one_step(t, tokens, B, T, ++step);
+        printf("%.6f %.6f\n", now_seconds() - begun, loss);
         fflush(stdout);
     }
     cpu_trainer.close(t);
