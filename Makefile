@@ -156,7 +156,7 @@ test-long: $(TESTED) ## every test, then full-width layers and -o hf against tra
 	    $(PYTHON) tests/run_tests.py --timeout 7200 \
 	    $(TESTS) $(LONG_TESTS)
 
-asan: $(SANITIZED) $(TEST_PROGRAMS:%=build/asan/tests/%) build/plot ## test under ASan and UBSan
+asan: $(TESTED) $(TEST_PROGRAMS:%=build/asan/tests/%) ## make test under ASan and UBSan
 	OC_BIN=build/asan OC_TESTS=build/asan/tests \
 	    $(PYTHON) tests/run_tests.py --timeout 1200 $(TESTS)
 

@@ -26,7 +26,7 @@ import badinput_line
 import badinput_old
 import badinput_system
 import badinput_train
-from check import ROOT, check, end
+from check import ROOT, check, end, tool_of
 
 MODULES = [badinput_gguf, badinput_hf, badinput_old, badinput_line, badinput_system,
            badinput_train]
@@ -43,8 +43,7 @@ def main():
         if not os.access(os.path.join(badinput_case.BIN, name), os.X_OK):
             check(f"there is a program {name}", False, f"not in {badinput_case.BIN}; run make")
             end()
-    with open(os.path.join(badinput_case.BIN, "run"), "rb") as file:
-        badinput_case.ASAN = b"__asan_init" in file.read()
+    badinput_case.TOOL = tool_of(badinput_case.BIN)
     cases = [case for module in MODULES for case in module.cases() if options.k in case.name]
     names = [case.name for case in cases]
     check("every case has a name of its own", len(set(names)) == len(names),

@@ -21,7 +21,7 @@ import subprocess
 from check import SCRATCH, short
 
 BIN = None  # where the programs are; badinput.py sets both
-ASAN = False
+TOOL = ""
 PLACE = os.path.join(SCRATCH, f"badinput-{os.getpid()}")
 SECONDS = 5
 MEGABYTES = 64  # for one allocation under ASan; without it, 256 MB of address space in all
@@ -62,20 +62,21 @@ def act(name, function, files=None):
     return Case(name, None, files or {}, act=function)
 
 
-def environment(megabytes=MEGABYTES, strict=True):
-    """strict: ASan walks each string that strtoll and the like are given to its end, which takes
-    for ever where one text holds 100,000 numbers."""
-    asan = f"detect_leaks=1:strict_string_checks={int(strict)}:" \
-           f"detect_stack_use_after_return=0:max_allocation_size_mb={megabytes}"
-    return {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "ASAN_OPTIONS": asan,
-            "UBSAN_OPTIONS": "print_stacktrace=1"}
+def environment(megabytes=MEGABYTES, strict=True, more=""):
+    """strict: a sanitizer walks each string that strtoll and the like are given to its end, which
+    takes for ever where one text holds 100,000 numbers."""
+    options = f"detect_leaks=1:strict_string_checks={int(strict)}:" \
+           f"detect_stack_use_after_return=0:max_allocation_size_mb={megabytes}{more}"
+    name = f"{(TOOL or 'asan').upper()}_OPTIONS"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8",
+            name: f"{os.environ.get(name, '')}:{options}", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
 def command_line(command, ulimit="", megabytes=4 * MEGABYTES):
     """The words to start, with the program's path and under a shell that sets limits."""
     words = shlex.split(command) if isinstance(command, str) else list(command)
     words[0] = os.path.join(BIN, words[0])
-    limits = "" if ASAN else f"ulimit -v {megabytes * 1024}; "
+    limits = "" if TOOL else f"ulimit -v {megabytes * 1024}; "
     limits += f"ulimit {ulimit}; " if ulimit else ""
     return ["/bin/sh", "-c", limits + 'exec "$@"', "sh", *words] if limits else words
 

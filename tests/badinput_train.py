@@ -408,8 +408,7 @@ def shapes():
 def no_memory(command, directory):
     """What is more than a process may have is said in one line."""
     before = tree(directory)
-    env = environment()
-    env["ASAN_OPTIONS"] += ":allocator_may_return_null=1"
+    env = environment(more=":allocator_may_return_null=1")
     done = subprocess.run(command_line(command), cwd=directory, env=env, capture_output=True,
                           timeout=SECONDS)
     done.stderr = done.stderr[max(done.stderr.rfind(b"error: "), 0):]

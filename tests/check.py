@@ -15,6 +15,14 @@ SCRATCH = os.path.join(ROOT, "build", "scratch")  # what a test writes goes here
 LEVEL_TESTS = ["test_format", "test_int8", "test_gemm", "test_attention"]
 SIMDE = "/usr/include/simde/x86/avx512.h"  # of libsimde-dev
 
+
+def tool_of(directory):
+    """What watches the programs in a directory: asan, tsan, msan or nothing."""
+    name = os.path.basename(directory)
+    return name if name in ("asan", "tsan", "msan") else ""
+
+
+TOOL = tool_of(BIN)
 failed = 0
 BEGUN = time.monotonic()
 MINUTES = float(os.environ.get("OC_MINUTES", "inf"))  # that a long test may take, all in all

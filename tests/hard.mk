@@ -8,36 +8,50 @@ build/torture.so build/coverage/torture.so: tests/torture.c build/flags
 
 # Tools that take other programs than `make asan`, in a directory each. ThreadSanitizer and
 # MemorySanitizer are clang's: its OpenMP tells the first who waits for whom (libarcher), gcc's does
-# not; the second takes what comes from OpenMP's library for memory that nobody wrote, and so goes
-# without. valgrind knows no AVX-512.
+# not; the second takes what comes from other libraries for memory that nobody wrote, and so goes
+# without OpenMP's and those of refine. valgrind knows no AVX-512.
 TOOL_CC ?= clang
 TOOL_tsan := -O1 -g1 -march=native -fsanitize=thread
 TOOL_msan := -O1 -g1 -march=x86-64-v3 -fno-openmp -Wno-unknown-pragmas -fsanitize=memory
 TOOL_valgrind := -O1 -g1 -march=x86-64-v3
+REFINE_FLAGS_tsan := $(REFINE_FLAGS)
+REFINE_LIBS_tsan := $(REFINE_LIBS)
+REFINE_FLAGS_valgrind := $(REFINE_FLAGS)
+REFINE_LIBS_valgrind := $(REFINE_LIBS)
 TOOL_TESTS := attention format gemm int8 loader sample shards
 define TOOL
 
-build/$(1)/data/refine.o $(REFINE_OBJECTS:%=build/$(1)/%): FLAGS += $(REFINE_FLAGS)
+build/$(1)/data/refine.o $(REFINE_OBJECTS:%=build/$(1)/%): FLAGS += $$(REFINE_FLAGS_$(1))
 build/$(1)/lib/data/parsers.o: build/data/functions.inc
 build/$(1)/lib/eval/python.o: build/eval/server.inc
 build/$(1)/refine: build/$(1)/data/refine.o $(REFINE_OBJECTS:%=build/$(1)/%)
-	$$(CC) $$(FLAGS) $$(TOOL_$(1)) -o $$@ $$^ $(REFINE_LIBS) $$(LIBS)
-build-$(1): $(PROGRAMS:%=build/$(1)/%) $(TOOL_TESTS:%=build/$(1)/tests/test_%) \
-        $(if $(filter msan,$(1)),,build/$(1)/refine)
+	$$(CC) $$(FLAGS) $$(TOOL_$(1)) -o $$@ $$^ $$(REFINE_LIBS_$(1)) $$(LIBS)
+build-$(1): $(PROGRAMS:%=build/$(1)/%) build/$(1)/refine $(TOOL_TESTS:%=build/$(1)/tests/test_%)
 .PHONY: build-$(1)
 endef
 build/tsan/% build/msan/%: override CC := $(TOOL_CC)
+build/msan/lib/cpu/levels.o: FLAGS += -Dkernels_amx=kernels_avx2 # it does not see what AMX stores
 $(foreach tool,tsan msan valgrind,\
     $(eval $(call VARIANT,build/$(tool),build/$(tool)/,$$(TOOL_$(tool))))\
+    $(eval $(call PROGRAM,build/$(tool),build/$(tool)/,$$(TOOL_$(tool)),sandbox))\
     $(eval $(call TOOL,$(tool))))
 
 HAVE_TOOL_CC := $(shell command -v $(TOOL_CC) 2>/dev/null)
 tsan: all refine $(if $(HAVE_TOOL_CC),build-tsan) ## ThreadSanitizer: programs at work; ONLY=some
 	$(PYTHON) tests/tools.py tsan $(ONLY)
-msan: all refine $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer, but for refine
+msan: all refine $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer; ONLY=some
 	$(PYTHON) tests/tools.py msan $(ONLY)
 valgrind: all refine build-valgrind ## valgrind over every program at work, leaks too
 	$(PYTHON) tests/tools.py valgrind $(ONLY)
+
+# `make test` by the programs of a tool: all but the tests of other programs, and those in which
+# memory and disks are limited for ThreadSanitizer, which needs both for itself.
+SUITE_msan := $(filter-out test_cuda test_traincuda test_fuzz test_neon test_avx512 test_ablation \
+    test_cookbook torture powerloss,$(TESTS))
+SUITE_tsan := $(filter-out badinput crash test_evaluate test_pycheck,$(SUITE_msan))
+SUITE_C := $(foreach t,$(filter-out test_cuda test_traincuda,$(TEST_PROGRAMS)),build/%/tests/$(t))
+suite-%: all refine build-% build/%/sandbox $(SUITE_C) ## make test by tsan or msan
+	$(PYTHON) tests/tools.py $* --suite $(or $(SUITE_$*),$(error $@: expected suite-tsan, suite-msan))
 
 # Each ends after so many minutes, if it has not tried everything by then, and says what it has.
 MINUTES ?= 60

@@ -10,7 +10,7 @@ import tempfile
 
 from check import ROOT, end, skip
 
-PROGRAM = os.path.join(ROOT, "build", "asan" if os.environ.get("OC_BIN") else ".", "sandbox")
+PROGRAM = os.path.join(ROOT, os.environ.get("OC_BIN", "build"), "sandbox")
 NAMESPACES = 15  # the bits of the protections that --without takes away
 SECRET = "secret-of-the-parent"
 NOBODY = 65534

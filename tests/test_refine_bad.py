@@ -20,15 +20,13 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import check as checks
 from bad_sources import CODE, FILES, HOSTILE, LARGE, LIMIT, MILLION, hostile, plant
-from check import check, check_equal, end, skip, write_file
+from check import ROOT, TOOL, check, check_equal, end, skip, write_file
 from refine_case import PLACE, REFINE, STRICT, fresh, lines, refine
 
-SANITIZED = "asan" in checks.BIN
-BYTES = int(sys.argv[1]) if len(sys.argv) > 1 else 100000 if SANITIZED else 250000
-SECONDS = 20 if SANITIZED else 1  # that a megabyte may take
-LEAST = 0.2 if SANITIZED else 0.02  # seconds that can be told from those of starting
+BYTES = int(sys.argv[1]) if len(sys.argv) > 1 else 100000 if TOOL else 250000
+SECONDS = 20 if TOOL else 1  # that a megabyte may take
+LEAST = 0.2 if TOOL else 0.02  # seconds that can be told from those of starting
 
 
 def said(err):
@@ -75,7 +73,7 @@ def read_bytes(path):
 def killed(words, target, seconds):
     """Is it killed so many seconds after it began to write? It may have ended before, and then its
     output is there."""
-    child = subprocess.Popen([REFINE, *words], cwd=checks.ROOT, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen([REFINE, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
     place = os.path.dirname(target)
     while child.poll() is None and not os.listdir(place):
         time.sleep(0.005)
@@ -144,7 +142,7 @@ def processor_seconds(case, n):
         write_file(os.path.join(tree, f"a.{ext}"), hostile(case, ext, n))
     size = sum(os.path.getsize(os.path.join(tree, name)) for name in os.listdir(tree))
     child = subprocess.Popen([REFINE, "all", tree, "-j", "1", "-q", "-o", tree + ".jsonl"],
-                             cwd=checks.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     text = child.stdout.read().decode()
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)

@@ -14,8 +14,8 @@ import sys
 import time
 
 from badinput_files import EOS, Gguf
-from check import (BIN, ROOT, SCRATCH, TESTS, check, check_equal, end, program, relay, short, skip,
-                   start)
+from check import (BIN, ROOT, SCRATCH, TESTS, TOOL, check, check_equal, end, program, relay, short,
+                   skip, start)
 from show_gguf import Gguf as Shown
 from tok_file import chat, shard
 
@@ -177,7 +177,7 @@ def test_ranks(texts):
 def test_mpi():
     """mpirun brings the ranks together; NCCL adds up as without it."""
     build, binary = os.path.dirname(TESTS), os.path.join(HOME, "traincuda_mpi")
-    if "asan" in TESTS or not shutil.which("mpicc") or not shutil.which("mpirun"):
+    if TOOL or not shutil.which("mpicc") or not shutil.which("mpirun"):
         return skip("MPI", "no mpicc and mpirun here, or the sanitizers are in the way")
     if b"Open MPI" not in subprocess.run(["mpirun", "--version"], capture_output=True).stdout:
         return skip("MPI", "mpirun is not that of Open MPI")
