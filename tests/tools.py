@@ -93,8 +93,11 @@ def suite(kind, tests):
     done = subprocess.run([sys.executable, "tests/run_tests.py", "--timeout", "3600", *tests],
                           cwd=ROOT, env={**os.environ, **env}, check=False)
     check(f"{kind}: every test", done.returncode == 0, "see above")
-    found = os.listdir(reports)
-    check(f"{kind}: no report", not found, f"{len(found)} in {reports}")
+    found = []  # but for "Sanitizer failed to allocate", where a test asks for too much
+    for name in sorted(os.listdir(reports)):
+        with open(os.path.join(reports, name), "rb") as file:
+            found += [name] * (b"Sanitizer: " in file.read())
+    check(f"{kind}: no report", not found, f"{len(found)} in {reports}: {short(found)}")
     end()
 
 
@@ -120,7 +123,9 @@ def main():
         elif not words or any(word in s.name for word in words):
             jobs.append((tool.scenario, s))
     for path in sorted(glob.glob(os.path.join(ROOT, "build", kind, "tests", "test_*"))):
-        if "." not in os.path.basename(path) and (not words or any(w in path for w in words)):
+        started = os.path.exists(f"{ROOT}/tests/{os.path.basename(path)}.py")  # with arguments
+        if "." not in os.path.basename(path) and not started and (
+                not words or any(w in path for w in words)):
             jobs.append((tool.test, path))
     os.makedirs(HOME)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
