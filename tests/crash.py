@@ -28,8 +28,10 @@ def writers():
     known = {s.name: s for s in torture.scenarios()}
     train = known["train"]
     steps = train.command.index("--steps") + 1
-    known["train"].command[steps] = "60"
-    known["train"].again = (*train.command, "--resume")
+    train.command[steps] = "60"
+    train.again = (*train.command, "--resume")
+    mixture = known["mixture"]
+    mixture.command[mixture.command.index("--total") + 1] = "12k"
     yield "a checkpoint", train
     yield "a model", known["quantize"]
     yield "a model of Hugging Face", known["from hf"]
@@ -38,6 +40,10 @@ def writers():
     yield "clean text", known["clean"]
     yield "outcomes", known["evaluate"]
     yield "answers", known["answers"]
+    yield "a directory for transformers", known["to hf"]
+    yield "a mixture and its statistics", mixture
+    if "recall" in known:
+        yield "pages that recall finds", known["recall"]
 
 
 def killed(command, directory, seconds):

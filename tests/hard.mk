@@ -48,7 +48,8 @@ valgrind: all refine build-valgrind ## valgrind over every program at work, leak
 # memory and disks are limited for ThreadSanitizer, which needs both for itself.
 SUITE_msan := $(filter-out test_cuda test_traincuda test_fuzz test_neon test_avx512 test_ablation \
     test_cookbook torture powerloss,$(TESTS))
-SUITE_tsan := $(filter-out badinput crash test_evaluate test_pycheck test_sandbox,$(SUITE_msan))
+SUITE_tsan := $(filter-out badinput crash test_evaluate test_pycheck test_sandbox test_synth,\
+    $(SUITE_msan))
 SUITE_C := $(foreach t,$(filter-out test_cuda test_traincuda,$(TEST_PROGRAMS)),build/%/tests/$(t))
 suite-%: all refine build-% build/%/sandbox $(SUITE_C) ## make test by tsan or msan
 	$(PYTHON) tests/tools.py $* --suite $(or $(SUITE_$*),$(error $@: expected suite-tsan, suite-msan))
