@@ -12,11 +12,11 @@
 #include "../unicode.h"   /* utf8_decode */
 #include "recall.h"
 #include <poll.h>       /* poll */
-#include <spawn.h>      /* posix_spawn */
 #include <sys/socket.h> /* socketpair, send */
 #include <sys/wait.h>   /* waitpid */
-
-extern char **environ;
+#ifdef __linux__
+#include <sys/prctl.h> /* PR_SET_PDEATHSIG */
+#endif
 
 static struct {
     const char *program, *tokenizer;
@@ -138,19 +138,21 @@ void classifier_done(void) {
     tokenizer = NULL;
 }
 
-/* Starts the program with these for stdin and stdout, and its messages in the file `log`. */
+/* Starts the program with these for stdin and stdout, and its messages in the file `log`. Where we
+ * are killed it ends, too: one that trains does not read from us, and without its input, which the
+ * next run removes, it never would. Between fork and exec there is only what threads allow. */
 static pid_t start(char *const *argv, int in, int out, const char *log) {
-    posix_spawn_file_actions_t act;
-    pid_t pid = 0;
-    int bad = posix_spawn_file_actions_init(&act);
-    if (!bad) bad = posix_spawn_file_actions_adddup2(&act, in, 0);
-    if (!bad) bad = posix_spawn_file_actions_adddup2(&act, out, 1);
-    if (!bad)
-        bad = posix_spawn_file_actions_addopen(&act, 2, log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (!bad) bad = posix_spawnp(&pid, argv[0], &act, NULL, argv, environ);
-    (void)posix_spawn_file_actions_destroy(&act); /* only frees */
-    if (bad) die("%s: cannot start: %s", argv[0], strerror(bad));
-    return pid;
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0) die("%s: cannot start: %s", argv[0], strerror(errno));
+    if (pid) return pid;
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);
+#endif
+    int said = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (said >= 0 && dup2(in, 0) >= 0 && dup2(out, 1) >= 0 && dup2(said, 2) >= 0)
+        execvp(argv[0], argv);
+    _exit(127);
 }
 
 static int status_of(pid_t pid) {

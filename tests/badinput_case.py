@@ -24,7 +24,7 @@ BIN = None  # where the programs are; badinput.py sets both
 TOOL = ""
 PLACE = os.path.join(SCRATCH, f"badinput-{os.getpid()}")
 SECONDS = 5
-MEGABYTES = 64  # for one allocation under ASan; without it, 256 MB of address space in all
+MEGABYTES = 64  # for one allocation under a sanitizer; without one, 256 MB of address space in all
 REPORT = re.compile(rb"ERROR: \w+Sanitizer.*|runtime error:.*|.*LeakSanitizer.*")
 
 

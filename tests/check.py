@@ -18,7 +18,7 @@ SIMDE = "/usr/include/simde/x86/avx512.h"  # of libsimde-dev
 
 def tool_of(directory):
     """What watches the programs in a directory: asan, tsan, msan or nothing."""
-    name = os.path.basename(directory)
+    name = os.path.basename(os.path.normpath(directory))
     return name if name in ("asan", "tsan", "msan") else ""
 
 

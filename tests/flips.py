@@ -6,9 +6,9 @@ a time, and blocks are lost, moved or doubled: `convert --check` finds it, and `
 error, not with a signal. A weight of any tensor that is not a number ends `run` at the token that
 meets it and `train` before its first update, also where no text would meet it, and no checkpoint
 has it. The logits of a text have the same bits with any number of threads and any length of a
-prompt's parts. OC_FLIPS says how many bits are flipped of each header and each body (60; make flips:
-10000, and all of the header, blocks of 256 bytes, 20 texts, 1, 2, 3, 4, 7, 8, 16 threads, parts of 1
-to 64 tokens), OC_MINUTES how long flipping may take."""
+prompt's parts. OC_FLIPS says how many bits of each header and each body are flipped (60; make
+flips: 10000 and all of the header, blocks of 256 bytes, 20 texts, 1, 2, 3, 4, 7, 8, 16 threads,
+parts of 1 to 64 tokens), OC_MINUTES how long flipping may take."""
 
 import concurrent.futures
 import math

@@ -44,14 +44,16 @@ msan: all refine $(if $(HAVE_TOOL_CC),build-msan) ## MemorySanitizer; ONLY=some
 valgrind: all refine build-valgrind ## valgrind over every program at work, leaks too
 	$(PYTHON) tests/tools.py valgrind $(ONLY)
 
-# `make test` by the programs of a tool: all but the tests of other programs, and those in which
-# memory and disks are limited for ThreadSanitizer, which needs both for itself.
+# `make test` by the programs of a tool, but for tests that start others: those for the GPU, for
+# other CPUs, replays, the ordinary ones; and under ThreadSanitizer, which needs memory and a file
+# for itself, but for those in which both are limited.
 SUITE_msan := $(filter-out test_cuda test_traincuda test_fuzz test_neon test_avx512 test_ablation \
     test_cookbook torture powerloss,$(TESTS))
 SUITE_tsan := $(filter-out badinput crash test_evaluate test_pycheck test_sandbox test_synth,\
     $(SUITE_msan))
 SUITE_C := $(foreach t,$(filter-out test_cuda test_traincuda,$(TEST_PROGRAMS)),build/%/tests/$(t))
-suite-%: all refine build-% build/%/sandbox $(SUITE_C) ## make test by tsan or msan
+SUITE_BUILT := $(if $(HAVE_TOOL_CC),build-% build/%/sandbox $(SUITE_C))
+suite-%: all refine $(SUITE_BUILT) ## make test by tsan or msan
 	$(PYTHON) tests/tools.py $* --suite $(or $(SUITE_$*),$(error $@: expected suite-tsan, suite-msan))
 
 # Each ends after so many minutes, if it has not tried everything by then, and says what it has.

@@ -733,6 +733,8 @@ MUTANTS = [
     ("data: pages are recalled again", "data/recall.c",
      "return !is_kept(d->number) || document_drop(d, \"recalled before\");", "return true;",
      "test_recall"),
+    ("data: fastText outlives a killed run", "data/classifier.c",
+     "prctl(PR_SET_PDEATHSIG, SIGKILL);", ";", "test_recall"),
     ("data: another key phrase", "data/anneal.c", '"def solution", "class solution" }',
      '"def solve", "class solution" }', "test_anneal"),
     ("data: key phrases in small letters only", "data/anneal.c",

@@ -19,7 +19,7 @@ PLACE = fresh(os.path.basename(sys.argv[0]).removesuffix(".py"))  # tests run si
 REAL = shutil.which("fasttext")
 
 STUB = f"""#!{sys.executable} -IS
-import re, sys, time
+import os, re, sys, time
 words = sys.argv[1:]
 if words[0] == "supervised":
     given = dict(zip(words[1::2], words[2::2]))
@@ -27,7 +27,7 @@ if words[0] == "supervised":
     if "cannotlearn" in text:
         sys.exit("made to fail")
     if "sleepforever" in text:
-        print("asleep", file=sys.stderr, flush=True)
+        print(os.getpid(), file=sys.stderr, flush=True)
         time.sleep(100)
     code = [l for l in text.splitlines() if l.startswith("__label__code ")]
     other = [l for l in text.splitlines() if l.startswith("__label__other ")]

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tempfile
 
-from check import ROOT, end, skip
+from check import ROOT, TOOL, end, skip
 
-PROGRAM = os.path.join(ROOT, os.environ.get("OC_BIN", "build"), "sandbox")
+PROGRAM = os.path.join(ROOT, "build", TOOL, "sandbox")
 NAMESPACES = 15  # the bits of the protections that --without takes away
 SECRET = "secret-of-the-parent"
 NOBODY = 65534

@@ -2,10 +2,12 @@
 """Tests ./refine recall: every rule of it with a classifier that is known, then all of it with
 fastText on a small made-up crawl whose labels are known. tests/test_recall_read.py has the rest."""
 
+import glob
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import crawl
@@ -289,18 +291,34 @@ def test_interrupted():
                                           os.listdir(place)), (1, []))
 
 
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def test_killed():
-    """What a killed run leaves goes with the next one; what others have stays."""
+    """With it ends fastText; what it leaves goes with the next run, what others have stays."""
     place = os.path.join(PLACE, "killed")
     os.makedirs(place, exist_ok=True)
     path = pages("one.jsonl", ("https://a.org", "p0900"))
     child = subprocess.Popen([STRICT, "recall", path, "--seed", pages("sleepy.jsonl", (
         None, "sleepforever")), "--fasttext", FAKE, "-q"], env={**os.environ, "TMPDIR": place})
     until = time.time() + 60
-    while time.time() < until and not any("log" in files for _, _, files in os.walk(place)):
+    asleep = ""
+    while time.time() < until and not asleep.endswith("\n"):
         time.sleep(0.02)
+        for log in glob.glob(f"{place}/*/log"):
+            with open(log, encoding="utf-8") as file:
+                asleep = file.read()
     child.kill()
     child.wait()
+    if sys.platform == "linux":
+        while time.time() < until and running(int(asleep)):
+            time.sleep(0.02)
+        check("fastText is killed with it", not running(int(asleep)), asleep)
     left = os.listdir(place)
     check("a killed run leaves its directory", len(left) == 1 and left[0].startswith("recall.") and
           left[0].endswith(f".tmp-{child.pid}"), left)

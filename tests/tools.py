@@ -25,7 +25,7 @@ REPORT = re.compile(rb"(WARNING: \w+Sanitizer.*|ERROR: \w+Sanitizer.*|^==\d+== .
 FOREIGN = "refine has no zstd, libarchive and libxml2 there, which are not built for it"
 BOXED = "evaluate runs nothing without the sandbox's system calls, which valgrind does not know"
 SKIP = {"msan": dict.fromkeys(("archive", "compressed lines", "recall WARC"), FOREIGN),
-        "valgrind": {"evaluate": BOXED, "answers": BOXED}}
+        "valgrind": dict.fromkeys(("evaluate", "evaluate C and shell", "answers"), BOXED)}
 
 
 def archer():
@@ -101,31 +101,37 @@ def suite(kind, tests):
     end()
 
 
+def lacks(kind):
+    """Why nothing can be run under a tool here, or None."""
+    before, _ = TOOLS[kind]
+    if before and not shutil.which(before[0]):
+        return f"{before[0]} is not installed"
+    if not os.path.exists(os.path.join(ROOT, "build", kind, "run")):
+        return f"build/{kind} is not built, which takes clang"
+    if kind == "tsan" and not archer():
+        return "libarcher is not installed (libomp-dev): what OpenMP does would be reported"
+    return None
+
+
 def main():
     kind, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if kind not in TOOLS:
         sys.exit(__doc__)
+    if lacks(kind):
+        skip(kind, lacks(kind))
+        end()
     if words[:1] == ["--suite"]:
         suite(kind, words[1:])
     tool, jobs = Tool(kind), []
-    if tool.before and not shutil.which(tool.before[0]):
-        skip(kind, f"{tool.before[0]} is not installed")
-        end()
-    if not os.path.exists(os.path.join(ROOT, "build", kind, "run")):
-        skip(kind, f"build/{kind} is not built, which takes clang")
-        end()
-    if kind == "tsan" and not archer():
-        skip(kind, "libarcher is not installed (libomp-dev): what OpenMP does would be reported")
-        end()
     for s in torture.scenarios():
         if s.name in SKIP.get(kind, {}):
             skip(s.name, SKIP[kind][s.name])
         elif not words or any(word in s.name for word in words):
             jobs.append((tool.scenario, s))
     for path in sorted(glob.glob(os.path.join(ROOT, "build", kind, "tests", "test_*"))):
-        started = os.path.exists(f"{ROOT}/tests/{os.path.basename(path)}.py")  # with arguments
-        if "." not in os.path.basename(path) and not started and (
-                not words or any(w in path for w in words)):
+        name = os.path.basename(path)
+        by_script = os.path.exists(f"{ROOT}/tests/{name}.py")  # which gives it arguments
+        if "." not in name and not by_script and (not words or any(w in path for w in words)):
             jobs.append((tool.test, path))
     os.makedirs(HOME)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
