@@ -29,6 +29,7 @@ from torture import prepare, start, tree
 
 HOME = os.path.join(SCRATCH, f"powerloss-{os.getpid()}")
 STATES = int(os.environ.get("OC_STATES", 12))
+NO_PROCESS = 1 << 22  # on Linux, numbers are smaller
 BLOCK = 4096
 CALLS = "open,openat,creat,mkdir,mkdirat,rmdir,unlink,unlinkat,rename,renameat,renameat2,lseek," \
         "write,pwrite64,ftruncate,truncate,fsync,fdatasync,mmap,writev,pwritev,copy_file_range," \
@@ -228,10 +229,12 @@ def states(log, disk, directory, noise):
 
 
 def lay_out(state, directory):
+    """A temporary file has the number of the process that wrote it, which a program on this machine
+    may have again by now; here it gets one that no process has."""
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)
     for name in sorted(state):
-        path = os.path.join(directory, name)
+        path = os.path.join(directory, re.sub(r"\.tmp-\d+", f".tmp-{NO_PROCESS}", name))
         if state[name] is None:
             os.makedirs(path, exist_ok=True)
         else:
